@@ -1,0 +1,22 @@
+"""Every test starts in float64, seeded, validated, on one thread, with an empty parameter store, and leaves it so."""
+
+from collections.abc import Iterator
+
+import matplotlib
+import pyro
+import pytest
+import torch
+
+matplotlib.use("Agg")
+torch.set_num_threads(1)  # two xdist workers on two cores
+
+
+@pytest.fixture(autouse=True)
+def clean_state() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    pyro.enable_validation(True)
+    torch.manual_seed(0)
+    pyro.clear_param_store()
+    yield
+    assert torch.get_default_dtype() == torch.float64, "the default dtype was left changed"
+    torch.set_default_dtype(torch.float32)
