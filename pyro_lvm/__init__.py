@@ -1,0 +1,1 @@
+"""Latent variable models as probabilistic programs: Pyro model/guide pairs, trained by SVI, held against exact answers."""

@@ -1,0 +1,167 @@
+"""Likelihoods p(x | z): decoders, modules that take z (..., M) and return a distribution over data (..., *shape).
+
+Each wraps a network from z to the numbers it needs per value of x. The network's output may have the data's shape
+already, or be flat and be given it by `shape`.
+"""
+
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from pyro_lvm.configuration import Part
+
+__all__ = ["Bernoulli", "Categorical", "Normal"]
+
+
+class Bernoulli(Part):
+    r"""$p(x \mid z) = \prod_d \mathrm{Bernoulli}(x_d \mid \sigma(f_d(z)))$, for data of zeros and ones.
+
+    Grey levels scaled to [0, 1] are not its support: binarise them, or use `Categorical`.
+
+    Args:
+        net: f, from (..., M) to the logits, (..., *shape) or flat.
+        shape: shape of a datum; the network's output's where left out.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> p = Bernoulli(nn.Linear(2, 6), shape=(2, 3))(torch.zeros(5, 2))
+        >>> p.batch_shape, p.event_shape
+        (torch.Size([5]), torch.Size([2, 3]))
+    """
+
+    def __init__(self, net: nn.Module, shape: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.net, self.shape = net, _checked(shape)
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        """p(x | z), batch shape z.shape[:-1]."""
+        logits = _shaped(self.net(z), z, self.shape, ())  # (..., *shape)
+        return dist.Bernoulli(logits=logits).to_event(logits.dim() - z.dim() + 1)
+
+
+class Categorical(Part):
+    r"""$p(x \mid z) = \prod_d \mathrm{Categorical}(x_d \mid \mathrm{softmax}(f_d(z)))$, for levels 0 to L − 1.
+
+    The network gives L logits for every value of x; the levels have no order for it.
+
+    Args:
+        net: f, from (..., M) to (..., *shape, L) or flat, (..., D·L).
+        levels: L.
+        shape: shape of a datum; where left out, (D,) for a flat output, else the network's.
+
+    Raises:
+        ValueError: where `levels` < 2, or the network's output is not a multiple of it.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> p = Categorical(nn.Linear(2, 6 * 17), levels=17, shape=(2, 3))(torch.zeros(5, 2))
+        >>> p.log_prob(torch.full((5, 2, 3), 16.0)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, net: nn.Module, levels: int, shape: Sequence[int] | None = None) -> None:
+        super().__init__()
+        if levels < 2:
+            raise ValueError(f"'levels' is the number of values a datum's entries take and must be at least 2: {levels}.")
+        self.net, self.levels, self.shape = net, levels, _checked(shape)
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        """p(x | z), batch shape z.shape[:-1]."""
+        logits = self.net(z)
+        if self.shape is None and logits.shape[-1] != self.levels:
+            if logits.shape[-1] % self.levels:
+                raise ValueError(
+                    f"the network gives {logits.shape[-1]} numbers per datum, which is no multiple of 'levels' = "
+                    f"{self.levels}: it must give 'levels' logits for every value."
+                )
+            logits = logits.unflatten(-1, (-1, self.levels))
+        logits = _shaped(logits, z, self.shape, (self.levels,))  # (..., *shape, L)
+        return dist.Categorical(logits=logits).to_event(logits.dim() - z.dim())
+
+
+class Normal(Part):
+    r"""$p(x \mid z) = \prod_d \mathcal N(x_d \mid f_d(z), \sigma_d^2)$, for real data.
+
+    Args:
+        net: f, from (..., M) to the means, (..., *shape) or flat.
+        scale: where σ comes from: a positive number fixes it (σ² = ½ makes the log-likelihood minus the squared error,
+            up to (D/2) log π); `"shared"` learns one number; `"per_dimension"` learns one for every value of x and needs
+            `shape`; `"predicted"` lets the network give it too, as the second half of its last dimension (or, with
+            `shape`, of its flat output), through a softplus.
+        shape: shape of a datum; the network's output's where left out.
+        minimum: added to a learned or predicted σ, in the data's units, so that no datum's density can diverge.
+
+    Raises:
+        ValueError: where `scale` is neither of these, or `shape` is missing.
+
+    References:
+        Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.2.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> p = Normal(nn.Linear(2, 12), scale="predicted", shape=(2, 3))(torch.zeros(5, 2))
+        >>> p.event_shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        scale: float | str = "shared",
+        shape: Sequence[int] | None = None,
+        minimum: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.net, self.scale, self.shape, self.minimum = net, scale, _checked(shape), minimum
+        if isinstance(scale, (int, float)):
+            if not (scale > 0 and scale < float("inf")):
+                raise ValueError(f"'scale' is a standard deviation and must be positive and finite, not {scale}.")
+        elif scale == "per_dimension" and shape is None:
+            raise ValueError("'scale' = 'per_dimension' learns a scale for every value: give the data's 'shape' too.")
+        elif scale not in ("shared", "per_dimension", "predicted"):
+            raise ValueError(f"'scale' must be a number, 'shared', 'per_dimension' or 'predicted', not {scale!r}.")
+        if scale in ("shared", "per_dimension"):
+            sizes = () if scale == "shared" or self.shape is None else self.shape
+            self.raw_scale = nn.Parameter(torch.full(sizes, 0.5413))  # softplus gives 1
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        """p(x | z), batch shape z.shape[:-1]."""
+        out = self.net(z)
+        if self.scale == "predicted":
+            if out.shape[-1] % 2:
+                raise ValueError(
+                    f"'scale' = 'predicted' needs a network that gives twice as many numbers as a datum has, for means "
+                    f"and scales; the last dimension of its output is {out.shape[-1]}, an odd number."
+                )
+            out, raw_scale = out.chunk(2, dim=-1)
+            scale = softplus(_shaped(raw_scale, z, self.shape, ())) + self.minimum
+        elif isinstance(self.scale, (int, float)):
+            scale = out.new_tensor(float(self.scale))
+        else:
+            scale = softplus(self.raw_scale) + self.minimum
+        mean = _shaped(out, z, self.shape, ())  # (..., *shape)
+        return dist.Normal(mean, scale.expand_as(mean)).to_event(mean.dim() - z.dim() + 1)
+
+
+def _checked(shape: Sequence[int] | None) -> tuple[int, ...] | None:
+    if shape is not None and any(size < 1 for size in shape):
+        raise ValueError(f"'shape' must hold sizes of at least 1, not {tuple(shape)}.")
+    return None if shape is None else tuple(shape)
+
+
+def _shaped(out: Tensor, z: Tensor, shape: tuple[int, ...] | None, last: tuple[int, ...]) -> Tensor:
+    """A network's output as (batch of z, *shape, *last); unchanged where `shape` is left out."""
+    if shape is None:
+        return out
+    batch = z.shape[:-1]
+    try:
+        return out.reshape(*batch, *shape, *last)
+    except RuntimeError:
+        raise ValueError(
+            f"the network's output, {tuple(out.shape[len(batch) :])} a datum, cannot be given the shape "
+            f"{(*shape, *last)}: it has other numbers of entries."
+        ) from None

@@ -1,0 +1,80 @@
+"""The multilayer perceptron."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pyro_lvm.configuration import Part
+
+
+class MLP(Part):
+    r"""A multilayer perceptron between arrays: $f(x) = W_L h(\dots h(W_1 (x - c)/s + b_1) \dots) + b_L$.
+
+    Args:
+        in_shape: shape of one input (an int M is the shape (M,)).
+        out_shape: shape of one output.
+        hidden_features: widths of the hidden layers; empty makes the network affine.
+        activation: class of the nonlinearity h, from `torch.nn`.
+        centre: c, subtracted from the input.
+        spread: s, the input is divided by it: data go in as they are and are rescaled here.
+
+    Shapes:
+        (..., *in_shape) to (..., *out_shape), any number of leading dimensions.
+
+    Raises:
+        ValueError: where a width is not positive, `spread` is not positive, or the input is of another shape.
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> net = MLP((8, 8), 32, (100,), centre=8.0, spread=8.0)
+        >>> net(torch.zeros(5, 3, 8, 8)).shape
+        torch.Size([5, 3, 32])
+    """
+
+    def __init__(
+        self,
+        in_shape: int | Sequence[int],
+        out_shape: int | Sequence[int],
+        hidden_features: Sequence[int] = (256, 256),
+        activation: type[nn.Module] = nn.ReLU,
+        centre: float = 0.0,
+        spread: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.in_shape, self.out_shape = _shape(in_shape, "in_shape"), _shape(out_shape, "out_shape")
+        if not spread > 0:
+            raise ValueError(f"'spread' divides the input and must be positive, not {spread}.")
+        self.centre, self.spread = centre, spread
+        widths = [prod(self.in_shape), *_shape(hidden_features, "hidden_features"), prod(self.out_shape)]
+        layers: list[nn.Module] = []
+        for wide, narrow in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(wide, narrow), activation()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (..., *in_shape) to (..., *out_shape)."""
+        n = len(self.in_shape)
+        if tuple(x.shape[x.dim() - n :]) != self.in_shape or x.dim() < n:
+            raise ValueError(
+                f"the network takes inputs of shape (..., {', '.join(map(str, self.in_shape))}), but was given "
+                f"{tuple(x.shape)}: build it with in_shape={tuple(x.shape[1:])}, or reshape the data."
+            )
+        dtype = cast(nn.Linear, self.layers[0]).weight.dtype
+        h = x.reshape(*x.shape[: x.dim() - n], -1)  # (..., D)
+        if h.dtype != dtype and not torch.is_autocast_enabled(h.device.type):
+            h = h.to(dtype)
+        if (self.centre, self.spread) != (0.0, 1.0):
+            h = (h - self.centre) / self.spread
+        h = self.layers(h)
+        return h.reshape(*h.shape[:-1], *self.out_shape)
+
+
+def _shape(shape: int | Sequence[int], name: str) -> tuple[int, ...]:
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"'{name}' must hold sizes of at least 1, not {sizes}.")
+    return sizes

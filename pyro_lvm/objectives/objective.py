@@ -1,0 +1,94 @@
+"""What all objectives share: Pyro's interface around a bound that is read from the table."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.infer.elbo import ELBO as PyroELBO
+from torch import Tensor
+
+from pyro_lvm.objectives.table import Table, plate_nesting, run
+
+
+class Objective(PyroELBO):  # type: ignore[misc]
+    """A bound on the log evidence to maximise, abstract; its negative is the loss, as everywhere in Pyro.
+
+    Drops into `pyro_lvm.fit`, `pyro.infer.SVI(model, guide, optimiser, loss=objective)` and `objective(model, guide)`.
+    The loss is summed over the batch with plate scales and `poutine.scale` applied, and its *value* is always minus
+    the bound, whatever surrogate the gradient comes from.
+
+    Args:
+        num_particles: K, draws from the guide per datum.
+        vectorize_particles: all particles in one run of the programs, in a dimension on the left of their plates;
+            `False` runs them one after another, for programs that cannot take it.
+        max_plate_nesting: number of nested plates in the programs; found by running them once where left out.
+
+    Raises:
+        ValueError: where `num_particles` < 1.
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        *,
+        vectorize_particles: bool = True,
+        max_plate_nesting: int | float = float("inf"),
+    ) -> None:
+        if not isinstance(num_particles, int) or num_particles < 1:
+            raise ValueError(f"'num_particles' is a number of draws and must be at least 1, not {num_particles!r}.")
+        super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
+        self.max_plate_nesting = max_plate_nesting
+        self._with_kl = False
+
+    @abstractmethod
+    def bound(self, table: Table) -> Tensor:
+        """The bound as a scalar whose gradient is the estimator's: nats, summed over data, scaled."""
+
+    def table(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Table:
+        """The table this objective reads for these arguments of the programs."""
+        vectorized = self.num_particles > 1 and self.vectorize_particles
+        if vectorized and self.max_plate_nesting == float("inf"):
+            self.max_plate_nesting = plate_nesting(model, guide, args, kwargs)
+        return run(
+            model,
+            guide,
+            args,
+            kwargs,
+            num_particles=self.num_particles,
+            nesting=int(self.max_plate_nesting) if vectorized else 0,
+            vectorize=self.vectorize_particles,
+            with_kl=self._with_kl,
+        )
+
+    def differentiable_loss(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Minus the bound, to call `backward` on."""
+        return -self.bound(self.table(model, guide, *args, **kwargs))
+
+    def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
+        """Minus the bound, without gradients."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def loss_and_grads(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
+        """Minus the bound; adds its gradient to the parameters'."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        raise NotImplementedError("objectives read a table, not a trace: see `table`.")
+
+
+def valued(value: Tensor, surrogate: Tensor) -> Tensor:
+    """A number equal to `value` whose gradient is that of value + surrogate."""
+    return value + (surrogate - surrogate.detach())
+
+
+def leave_one_out(values: Tensor) -> Tensor:
+    """The mean of the other particles' values, (K, ...) to (K, ...): a baseline no particle has a part in; 0 for K = 1."""
+    K = len(values)
+    return (values.sum(0) - values) / (K - 1) if K > 1 else torch.zeros_like(values)

@@ -1,0 +1,39 @@
+"""The standard normal prior."""
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+
+from pyro_lvm.configuration import Part
+
+
+class StandardNormal(Part):
+    r"""$p(z) = \mathcal N(z \mid 0, I_M)$.
+
+    Args:
+        latent_dim: M.
+
+    Shapes:
+        () to a distribution with event shape (M,).
+
+    Raises:
+        ValueError: where `latent_dim` < 1.
+
+    Example:
+        >>> StandardNormal(3)().log_prob(torch.zeros(3))
+        tensor(-2.7568)
+    """
+
+    location: torch.Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        if latent_dim < 1:
+            raise ValueError(f"'latent_dim' must be at least 1, not {latent_dim}.")
+        self.latent_dim = latent_dim
+        # Not part of the weights, but it moves with them to their device and precision.
+        self.register_buffer("location", torch.zeros(latent_dim), persistent=False)
+
+    def forward(self) -> TorchDistribution:
+        """The distribution of z, event shape (M,)."""
+        return dist.Normal(self.location, torch.ones_like(self.location)).to_event(1)

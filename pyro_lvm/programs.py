@@ -1,0 +1,198 @@
+"""Programs: the plate every model and guide shares, and how the library runs a user's program.
+
+A *program* is any callable with `pyro.sample` statements. The zoo's have the signature `(x=None, *, size=None)`;
+a user's own may accept `x` only.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.nn import PyroModule
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from torch.distributions import transform_to
+
+from pyro_lvm.configuration import Part
+
+__all__ = ["Model", "Program", "data_plate", "pair"]
+
+
+def data_plate(x: Tensor | None, size: int | None) -> pyro.plate:
+    """The plate `"data"` at dim −1, the one place where model and guide agree on its size and its scale.
+
+    Pyro does not notice when the plates of a model and its guide differ in size, so both get theirs here.
+
+    Args:
+        x: the batch, (B, *data_shape), or None to draw from the prior predictive.
+        size: number of data in the whole set; B where left out. Larger than B, `x` is a minibatch and every site in
+            the plate is scaled by size / B.
+
+    Raises:
+        ValueError: where both are left out, or `size` is smaller than the batch.
+
+    Example:
+        >>> import torch
+        >>> plate = data_plate(torch.zeros(4, 3), size=100)
+        >>> plate.size, plate.subsample_size, plate.dim
+        (100, 4, -1)
+    """
+    if x is None:
+        if size is None:
+            raise ValueError("'x' and 'size' are both None: give data, or size=n to draw n data from the model.")
+        return pyro.plate("data", size, dim=-1)
+    batch = len(x)
+    if size is None or size == batch:
+        return pyro.plate("data", batch, dim=-1)
+    if size < batch:
+        raise ValueError(f"'size' is the number of data in the whole set: it is {size}, but 'x' holds {batch} of them.")
+    # The subsample is given, not drawn: drawing one would permute `size` integers at every step, for nothing.
+    return pyro.plate("data", size, subsample=torch.arange(batch, device=x.device), dim=-1)
+
+
+class Model(Part):
+    """A generative program, abstract: `forward(x=None, *, size=None)` runs it and returns the data site's value."""
+
+    def sample(self, n: int) -> Tensor:
+        """Draws n data from the prior predictive p(x), (n, *data_shape), without touching Pyro's global state."""
+        if n < 1:
+            raise ValueError(f"'n' is the number of data to draw and must be at least 1, not {n}.")
+        with torch.no_grad(), poutine.block():
+            return cast(Tensor, Program(self)(size=n))
+
+
+class Program:
+    """A model or guide as the library runs it: its parameters are its own, and `size` reaches it if it takes one.
+
+    Pyro keeps parameters in one store for the whole process, so two pairs trained in it can touch each other. Here
+    every `pyro.param` statement is answered without that store: with the module's own tensor where the statement comes
+    from `pyro.module` or a `PyroModule`, else (a bare `pyro.param("scale", ...)` of a user's function) with a tensor
+    kept on the program itself.
+
+    Args:
+        program: the callable to run.
+        partner: the other program of the pair; a bare parameter of the same name is shared with it, as in Pyro.
+    """
+
+    def __init__(self, program: Callable[..., Any], partner: Callable[..., Any] | None = None) -> None:
+        if not callable(program):
+            raise TypeError(f"a model or guide must be callable, but {program!r} is not.")
+        self.original = program
+        self.accepts_size = _accepts_size(program)
+        self._pyro_modules = isinstance(program, nn.Module) and any(
+            isinstance(module, PyroModule) for module in program.modules()
+        )
+        self._answers = _OwnParameters(
+            _bare_parameters(program), {} if partner is None else _bare_parameters(partner), not self._pyro_modules
+        )
+
+    def __call__(self, x: Tensor | None = None, *, size: int | None = None) -> Any:
+        arguments: dict[str, Any] = {"size": size} if self.accepts_size and size is not None else {}
+        if size is not None and x is None and not self.accepts_size:
+            raise ValueError(f"{_name(self.original)} accepts no 'size', so it cannot be run without data.")
+        data = () if x is None else (x,)
+        if self._pyro_modules:
+            return self._run_pyro_module(*data, **arguments)
+        with self._answers:
+            return self.original(*data, **arguments)
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Every trainable tensor of the program: of its modules and of its bare `pyro.param` statements."""
+        if isinstance(self.original, nn.Module):
+            yield from self.original.parameters()
+        for value, _ in self._answers.own.values():
+            yield value
+
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The same with names, a bare parameter's being its site's."""
+        if isinstance(self.original, nn.Module):
+            yield from self.original.named_parameters()
+        for name, (value, _) in self._answers.own.items():
+            yield name, value
+
+    def module(self) -> nn.Module:
+        """The program as a module to train: itself, or a holder of a function's bare parameters."""
+        holder = nn.Module()
+        if isinstance(self.original, nn.Module):
+            holder.program = self.original
+        for index, (value, _) in enumerate(self._answers.own.values()):
+            holder.register_parameter(f"bare_{index}", value)
+        return holder
+
+    def _run_pyro_module(self, *args: Any, **arguments: Any) -> Any:
+        # A PyroModule registers what is read from it in the store, handler or not: lend it an empty one.
+        store = pyro.get_param_store()
+        with store.scope(), self._answers:
+            result = self.original(*args, **arguments)
+            owned = {id(value) for value in self.parameters()}
+            for name, value in store.named_parameters():
+                if id(value) not in owned:
+                    raise TypeError(
+                        f"{_name(self.original)} is a PyroModule with a bare pyro.param({name!r}, ...), which would not "
+                        "be trained: make it an attribute, nn.Parameter or PyroParam."
+                    )
+        return result
+
+
+def pair(model: Callable[..., Any], guide: Callable[..., Any]) -> tuple[Program, Program]:
+    """The two programs of a pair as the library runs them; see `Program`."""
+    if model is guide:
+        raise ValueError("'model' and 'guide' are the same program; the guide is the approximate posterior.")
+    return Program(model, guide), Program(guide, model)
+
+
+_Bare = dict[str, tuple[nn.Parameter, Any]]  # name -> unconstrained value, constraint
+
+
+class _OwnParameters(Messenger):
+    """Answers `param` statements with the program's own tensors; the global store stays as it was."""
+
+    def __init__(self, own: _Bare, partner: _Bare, answers_bare: bool) -> None:
+        super().__init__()
+        self.own, self.partner, self.answers_bare = own, partner, answers_bare
+
+    def _pyro_param(self, msg: Any) -> None:
+        if msg["done"]:
+            return
+        name, *initial = msg["args"]
+        if initial and isinstance(initial[0], nn.Parameter):  # from pyro.module: the module's own tensor
+            msg["value"], msg["done"] = initial[0], True
+            return
+        known = name in self.own or name in self.partner
+        if not self.answers_bare or not (initial or known):
+            return  # a PyroModule's statement, which finds its own value
+        if not known:
+            constraint = msg["kwargs"].get("constraint", torch.distributions.constraints.real)
+            with torch.no_grad():
+                start = initial[0]() if callable(initial[0]) else torch.as_tensor(initial[0])
+                unconstrained = transform_to(constraint).inv(start.detach()).clone()
+            self.own[name] = nn.Parameter(unconstrained), constraint
+        value, constraint = self.own[name] if name in self.own else self.partner[name]
+        constrained = transform_to(constraint)(value)
+        constrained.unconstrained = lambda: value  # what Pyro's own param statements offer
+        msg["value"], msg["done"] = constrained, True
+
+
+def _bare_parameters(program: Callable[..., Any]) -> _Bare:
+    # Kept on the program, so that whatever is called with it after `fit` sees what was trained, and so that they go
+    # when the program goes. A bound method has no attributes of its own: its object's serve.
+    holder = program.__self__ if inspect.ismethod(program) else program
+    try:
+        return cast(_Bare, holder.__dict__.setdefault("_bare_parameters", {}))
+    except AttributeError:
+        raise TypeError(f"{_name(program)} cannot hold parameters: make the program a function or a module.") from None
+
+
+def _accepts_size(program: Callable[..., Any]) -> bool:
+    signature = inspect.signature(program.forward if isinstance(program, nn.Module) else program)
+    parameters = signature.parameters.values()
+    return "size" in signature.parameters or (
+        any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters) and isinstance(program, nn.Module)
+    )
+
+
+def _name(program: Callable[..., Any]) -> str:
+    return f"the program '{getattr(program, '__name__', type(program).__name__)}'"
