@@ -1,1 +1,44 @@
 """Latent variable models as probabilistic programs: Pyro model/guide pairs, trained by SVI, held against exact answers."""
+
+from pyro_lvm import (
+    data,
+    distributions,
+    evidence,
+    exact,
+    guides,
+    likelihoods,
+    models,
+    networks,
+    objectives,
+    posteriors,
+    priors,
+)
+from pyro_lvm.configuration import Part
+from pyro_lvm.evidence import LogLikelihood, log_likelihood
+from pyro_lvm.fit import FitResult, History, NonFiniteError, fit
+from pyro_lvm.saving import load, save
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FitResult",
+    "History",
+    "LogLikelihood",
+    "NonFiniteError",
+    "Part",
+    "data",
+    "distributions",
+    "evidence",
+    "exact",
+    "fit",
+    "guides",
+    "likelihoods",
+    "load",
+    "log_likelihood",
+    "models",
+    "networks",
+    "objectives",
+    "posteriors",
+    "priors",
+    "save",
+]

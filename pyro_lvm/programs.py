@@ -113,6 +113,10 @@ class Program:
         for name, (value, _) in self._answers.own.items():
             yield name, value
 
+    def reference(self) -> Tensor:
+        """A tensor with the program's device and precision: its first real parameter, or an empty one without any."""
+        return next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
+
     def module(self) -> nn.Module:
         """The program as a module to train: itself, or a holder of a function's bare parameters."""
         holder = nn.Module()

@@ -28,7 +28,7 @@ from pyro_lvm.data.checks import (
     check_shapes,
     check_size,
 )
-from pyro_lvm.data.dataset import LARGE, CompactDataset, Dataset, Split, StackedDataset
+from pyro_lvm.data.dataset import LARGE, CompactDataset, Dataset, IndexedDataset, Split, StackedDataset
 
 #: The fraction of a single array that goes into validation, and again into test, where nothing else is said.
 FRACTION = 0.1
@@ -98,6 +98,7 @@ def from_arrays(
     if binarise is not None:
         check_choice(binarise, BINARISATIONS, "binarise")
     given = {"train": train, "validation": validation, "test": test}
+    given = {key: int(value) if isinstance(value, np.integer) else value for key, value in given.items()}
     sizes = {key: value for key, value in given.items() if value is None or isinstance(value, (bool, int, float))}
     if "train" in sizes:
         raise DataError(f"'train' must be an array of examples, but is {train!r}")
@@ -218,7 +219,7 @@ def assemble(
         train=splits["train"],
         validation=splits.get("validation"),
         test=splits.get("test"),
-        labels=labels,
+        labels={key: labels[key] for key in _SPLITS if key in labels},
         levels=levels if binarise is None else 2,
         description=description,
         source=source,
@@ -363,3 +364,28 @@ def _finish(x: Tensor | StackedDataset, levels: int | None, name: str, compact: 
     if x.dtype == torch.float64 and not torch.isfinite(values).all():
         raise DataError(f"{name!r} must fit into float32, but reaches {x.abs().max().item()}: rescale it")
     return values
+
+
+def as_split(value: Any, name: str) -> Split:
+    """Data of any accepted kind as something to index: a tensor of its own type, or a split computed as it is used.
+
+    Args:
+        value: an array, tensor, nested list, `IndexedDataset`, or torch Dataset of tensors or (tensor, label).
+        name: the argument's name, for the error.
+
+    Raises:
+        DataError: ``value`` is no array of real numbers, is empty or not finite.
+
+    Example:
+        >>> as_split([[1.0, 2.0]], "data")
+        tensor([[1., 2.]])
+    """
+    if isinstance(value, IndexedDataset):
+        return value
+    if isinstance(value, torch_data.Dataset):
+        return _read_torch_dataset(value, name)[0]
+    # Past a detour over the CPU, which data on an accelerator would not come back from.
+    x = value.detach() if isinstance(value, Tensor) and value.is_floating_point() else to_tensor(value, name)
+    check_not_empty(x, name)
+    check_finite(x, name)
+    return x

@@ -121,7 +121,7 @@ def _read_torchvision(name: str, class_name: str, folder: str, root: Path, downl
 
     make = getattr(datasets, class_name)
     halves = {
-        key: _open(partial(make, root, train=train, download=download), name, root / folder)
+        key: _open(partial(make, root, train=train, download=download), name, root / folder, download)
         for key, train in (("train", True), ("test", False))
     }
     values: dict[str, Tensor] = {}
@@ -147,6 +147,7 @@ def _read_omniglot(root: Path, download: bool) -> Parts:
             partial(datasets.Omniglot, root, background=background, download=download),
             "omniglot",
             root / "omniglot-py",
+            download,
         )
         images, labels = [], []
         for image, label in half:
@@ -157,20 +158,25 @@ def _read_omniglot(root: Path, download: bool) -> Parts:
     return parts
 
 
-def _open(make: Callable[[], Any], name: str, folder: Path) -> Any:
+def _open(make: Callable[[], Any], name: str, folder: Path, download: bool) -> Any:
     """A torchvision data set, with what goes wrong about its files said in one sentence."""
     where = f"{name!r} must have its files in '{folder}'"
-    fix = "set 'root' or the environment variable PYRO_LVM_DATA to a folder that holds them, or pass download=True"
     try:
         return make()
-    except (RuntimeError, FileNotFoundError) as error:
-        # What torchvision raises for files that are missing, or whose checksum is wrong.
-        raise DataError(f"{where}, but they are missing or damaged: {fix}") from error
-    except OSError as error:
-        raise DataError(f"{where}, but they could not be read or downloaded ({error}): {fix}") from error
     except Exception as error:  # a malformed file surfaces as whatever its parser stumbled over
+        # torchvision says «not found» or «Error downloading» by a RuntimeError, which parsers raise as well.
+        absent = isinstance(error, RuntimeError) and any(word in str(error) for word in ("not found", "downloading"))
+        if download and (absent or isinstance(error, OSError)):
+            raise DataError(
+                f"{where}, but they could not be downloaded ({error}): fetch them by other means"
+            ) from error
+        if absent or isinstance(error, FileNotFoundError):
+            raise DataError(
+                f"{where}, but they are missing or damaged: set 'root' or the environment variable PYRO_LVM_DATA to a "
+                "folder that holds them, or pass download=True"
+            ) from error
         raise DataError(
-            f"{where}, but they are malformed ({type(error).__name__}: {error}): fetch them again"
+            f"{where}, but they cannot be read ({type(error).__name__}: {error}): delete them and pass download=True"
         ) from error
 
 
@@ -181,7 +187,7 @@ NAMED: dict[str, NamedData] = {
         validation=350,
         dynamic_validation=350,
         shuffle=False,
-        description="8×8 handwritten digits of 17 grey levels; the first 1,350 to train and validate, the last 447 to test",
+        description="8×8 handwritten digits in 17 greys; the first 1,350 to train and validate, the other 447 to test",
         source="scikit-learn load_digits (test part of UCI Optical Recognition of Handwritten Digits)",
     ),
     "mnist": NamedData(
@@ -210,7 +216,8 @@ NAMED: dict[str, NamedData] = {
         shuffle=True,
         description=(
             "characters of 50 alphabets, area-averaged from 105×105 to 28×28 bytes of ink (own resize); "
-            "19,280 background drawings to train and validate, and 13,180 of unseen alphabets to test (not the split of Burda et al.)"
+            "19,280 background drawings to train and validate, "
+            "and 13,180 of unseen alphabets to test (not the split of Burda et al.)"
         ),
         source="Lake, Salakhutdinov and Tenenbaum, by torchvision.datasets.Omniglot",
     ),

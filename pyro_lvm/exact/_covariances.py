@@ -7,6 +7,7 @@ clusters that are narrow and far apart.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -14,43 +15,44 @@ from torch import Tensor
 
 from pyro_lvm.exact._estimator import LOG_2PI
 
-_BLOCK = 2**17  # numbers in one block of deviations, 1 MiB
+# Numbers in one block of deviations: 1 MiB, to stay in a processor's cache; an accelerator wants more work at a time.
+_BLOCK, _ACCELERATOR_BLOCK = 2**17, 2**24
 
 
-class Covariance:
+class Covariance(ABC):
     """Abstract: one shape of K covariances, in scikit-learn's layout."""
 
+    @abstractmethod
     def shape(self, components: int, features: int) -> tuple[int, ...]:
         """Return the layout's shape."""
-        raise NotImplementedError
 
     def keep_empty(self, covariances: Tensor, empty: Tensor, previous: Tensor) -> Tensor:
         """Return covariances, but the previous ones of components without data; `empty` is (K,)."""
         return previous.where(empty.reshape(-1, *[1] * (covariances.ndim - 1)), covariances)
 
+    @abstractmethod
     def smallest(self, covariances: Tensor) -> float:
         """Return the smallest eigenvalue of any component."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scatter(self, deviation: Tensor, responsibility: Tensor) -> Tensor:
         """Return Σ_n r_kn d_kn d_knᵀ, or its diagonal; responsibilities are (K, n)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def estimate(self, scatter: Tensor, counts: Tensor, floor: float) -> Tensor:
         """Return the covariances of largest likelihood with no eigenvalue under the floor."""
-        raise NotImplementedError
 
+    @abstractmethod
     def whitener(self, covariances: Tensor) -> tuple[Tensor, Tensor]:
         """Return what `whiten` multiplies with, and log |Σ_k| (K or 1,); NaN or infinity where singular."""
-        raise NotImplementedError
 
+    @abstractmethod
     def whiten(self, deviation: Tensor, whitener: Tensor) -> Tensor:
         """Return deviations in units of each component's standard deviations, (K, n, D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def colour(self, white: Tensor, labels: Tensor, covariances: Tensor) -> Tensor:
         """Return standard normal draws (n, D) with the covariances of their components."""
-        raise NotImplementedError
 
 
 class _Matrix(Covariance):
@@ -173,9 +175,13 @@ COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
 def covariance_of(covariance_type: str, features: int) -> Covariance:
     """Return the layout of a (valid) covariance type."""
-    if covariance_type == "spherical":
-        return Spherical(features)
-    return {"full": Full, "tied": Tied, "diag": Diagonal}[covariance_type]()
+    kinds: dict[str, Covariance] = {
+        "full": Full(),
+        "tied": Tied(),
+        "diag": Diagonal(),
+        "spherical": Spherical(features),
+    }
+    return kinds[covariance_type]
 
 
 def _clamp_eigenvalues(matrices: Tensor, floor: float) -> Tensor:
@@ -195,7 +201,7 @@ def _clamp_eigenvalues(matrices: Tensor, floor: float) -> Tensor:
 
 def blocks(x: Tensor, means: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield slices of the data, and the deviations (K, n, D) of the data in them from each mean."""
-    rows = max(1, _BLOCK // means.numel())
+    rows = max(1, (_BLOCK if x.device.type == "cpu" else _ACCELERATOR_BLOCK) // means.numel())
     for start in range(0, len(x), rows):
         chosen = slice(start, start + rows)
         yield chosen, x[chosen] - means[:, None]

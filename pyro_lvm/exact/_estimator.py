@@ -6,7 +6,8 @@ import difflib
 import math
 import numbers
 import warnings
-from typing import Any, TypeVar, cast
+from abc import ABC, abstractmethod
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,14 +25,18 @@ def as_data(X: np.ndarray | Tensor, *, minimum: int = 1, features: int | None = 
     """Return data of shape (N, ...) as a finite float64 tensor of shape (N, D), or say what is wrong with it."""
     x = X if isinstance(X, Tensor) else _numeric(X)
     if x.is_complex():
-        raise TypeError(f"'X' must hold real numbers, got dtype {x.dtype}: pass its real and imaginary parts as columns.")
+        raise TypeError(
+            f"'X' must hold real numbers, got dtype {x.dtype}: pass its real and imaginary parts as columns."
+        )
     if x.ndim < 2:
         raise ValueError(
             f"'X' must have shape (N, D) or (N, *trailing), got {tuple(x.shape)}: "
             "use X[:, None] for N numbers or X[None] for one datum."
         )
     if x.numel() == 0:
-        raise ValueError(f"'X' must hold at least {minimum} data, got an array of shape {tuple(x.shape)}: check the split.")
+        raise ValueError(
+            f"'X' must hold at least {minimum} data, got an array of shape {tuple(x.shape)}: check the split."
+        )
     x = x.reshape(len(x), -1).to(torch.float64)  # (N, D)
     if len(x) < minimum:
         raise ValueError(f"'X' must hold at least {minimum} data, got {len(x)}: add data or lower 'n_components'.")
@@ -43,7 +48,7 @@ def as_data(X: np.ndarray | Tensor, *, minimum: int = 1, features: int | None = 
     if not bool(finite.all()):
         row, column = (~finite).nonzero()[0].tolist()
         raise ValueError(
-            f"'X' must be finite, got {x[row, column].item()} at row {row}, column {column}: drop or impute such values."
+            f"'X' must be finite, got {x[row, column].item()} at row {row}, column {column}: drop or impute it."
         )
     return x
 
@@ -55,15 +60,15 @@ def _numeric(X: Any) -> Tensor:
             f"'X' must be a dense numeric array or tensor, got {type(X).__name__} of dtype {array.dtype}: "
             "convert it to float64 first."
         )
-    # A copy where torch cannot share the memory: read-only, negative strides, long doubles, unsigned integers.
-    return torch.from_numpy(np.array(array, dtype=np.complex128 if array.dtype.kind == "c" else np.float64))
+    dtype = np.complex128 if array.dtype.kind == "c" else np.float64
+    return torch.from_numpy(np.require(array, dtype, ["C", "W"]))  # a copy only where torch cannot share the memory
 
 
 def in_kind(X: Array, value: Tensor) -> Array:
     """Return `value` as what X is: a tensor on X's device, or a numpy array."""
     if isinstance(X, Tensor):
-        return cast(Array, value.to(X.device))
-    return cast(Array, value.detach().cpu().numpy())
+        return value.to(X.device)
+    return value.detach().cpu().numpy()
 
 
 def as_parameter(name: str, value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -84,9 +89,10 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None, fix:
     fix = fix or f"set {name}={low} or more"
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise TypeError(f"'{name}' must be {expected}, got {value!r} of type {type(value).__name__}: {fix}.")
-    if value < low or (high is not None and value > high):
-        raise ValueError(f"'{name}' must be {expected}, got {value}: {fix}.")
-    return int(value)
+    number = int(value)
+    if number < low or (high is not None and number > high):
+        raise ValueError(f"'{name}' must be {expected}, got {number}: {fix}.")
+    return number
 
 
 def check_real(name: str, value: Any, low: float, *, strict: bool = False) -> float:
@@ -124,7 +130,7 @@ def warn_not_converged(estimator: Any) -> None:
     )
 
 
-class Density(DensityMixin, BaseEstimator):
+class Density(DensityMixin, BaseEstimator, ABC):
     """Abstract: an estimator of a density, in scikit-learn's vocabulary."""
 
     mean_: Tensor
@@ -132,24 +138,26 @@ class Density(DensityMixin, BaseEstimator):
     random_state: int
     _tensors: bool
 
+    @abstractmethod
     def score_samples(self, X: Array) -> Array:
         """Return log p(x) in nats, one per datum, shape (N,)."""
-        raise NotImplementedError
 
     def score(self, X: np.ndarray | Tensor, y: None = None) -> float:
         """Return the mean of log p(x), in nats per datum."""
         return float(self.score_samples(as_data(X)).mean())
 
+    @abstractmethod
     def _features(self) -> int:
-        raise NotImplementedError
+        """Return D."""
 
     def _read(self, X: np.ndarray | Tensor) -> Tensor:
         """Return data to be scored, on the device of the fitted attributes."""
         check_is_fitted(self)
         return as_data(X, features=self._features()).to(self._device())
 
+    @abstractmethod
     def _device(self) -> torch.device:
-        raise NotImplementedError
+        """Return where the fitted attributes live."""
 
     def _handed_out(self, value: Tensor) -> Any:
         """Return drawn values as what fit was given: tensors, or numpy arrays."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 
-import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
@@ -29,9 +29,9 @@ class Mixture(Density):
         """Return the most responsible component of each datum, shape (N,)."""
         return in_kind(X, self._log_joint(self._read(X)).argmax(0))
 
+    @abstractmethod
     def _log_joint(self, x: Tensor) -> Tensor:
         """Return log responsibilities up to a constant per datum, shape (K, N)."""
-        raise NotImplementedError
 
     def _features(self) -> int:
         return self.means_.shape[1]
@@ -51,7 +51,7 @@ def k_means_responsibilities(x: Tensor, components: int, seed: int) -> Tensor:
     with warnings.catch_warnings():
         # Fewer distinct points than clusters: the mixtures cope with clusters that stay empty.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        labels = KMeans(components, n_init=1, random_state=seed).fit(np.asarray(x.cpu())).labels_
+        labels = KMeans(components, n_init=1, random_state=seed).fit(x.detach().cpu().numpy()).labels_
     return one_hot(torch.as_tensor(labels, device=x.device), components)
 
 

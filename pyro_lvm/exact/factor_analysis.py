@@ -21,7 +21,8 @@ class FactorAnalysis(LinearGaussianEM):
         max_iter: the most iterations.
         tol: the change of the mean log-likelihood, in nats per datum, below which the fit has converged.
         noise_floor: the smallest ψ_d allowed, in the data's units squared. It binds at constant features and where
-            the factors explain a feature wholly (Heywood cases); the likelihood would be unbounded there.
+            the factors explain a feature wholly (Heywood cases). EM creeps towards it there, as 1 / iterations, and
+            stops `tol` short: raise the floor to the variance of the measurement.
         random_state: seed of the starting W and of `sample`.
 
     Attributes:
@@ -43,7 +44,7 @@ class FactorAnalysis(LinearGaussianEM):
 
     >>> import torch
     >>> own = torch.Generator().manual_seed(0)
-    >>> z, noise = torch.randn(2000, 1, generator=own), torch.randn(2000, 3, generator=own)
+    >>> z, noise = torch.randn(20000, 1, generator=own), torch.randn(20000, 3, generator=own)
     >>> x = z + noise * torch.tensor([0.5, 1.0, 2.0])
     >>> fa = FactorAnalysis(n_components=1).fit(x)
     >>> fa.noise_variance_.sqrt().round(decimals=1).tolist()
@@ -55,7 +56,7 @@ class FactorAnalysis(LinearGaussianEM):
         n_components: int,
         *,
         max_iter: int = 5000,
-        tol: float = 1e-8,
+        tol: float = 1e-6,
         noise_floor: float = 1e-6,
         random_state: int = 0,
     ) -> None:

@@ -42,9 +42,9 @@ class GaussianMixture(Mixture):
     .. math:: p(x) = \sum_k \pi_k N(x; \mu_k, \Sigma_k)
 
     E-step: γ_nk ∝ π_k N(x_n; μ_k, Σ_k), in log space. M-step: N_k = Σ_n γ_nk, π_k = N_k / N, μ_k = Σ_n γ_nk x_n / N_k,
-    Σ_k = Σ_n γ_nk (x_n − μ_k)(x_n − μ_k)ᵀ / N_k with eigenvalues below the floor raised to it, which is the exact maximum
-    under that constraint: the log-likelihood never falls. A component that loses all its data (N_k below 2e-15) keeps its
-    mean and covariance, gets weight N_k / N, and takes no further part; nothing becomes NaN.
+    Σ_k = Σ_n γ_nk (x_n − μ_k)(x_n − μ_k)ᵀ / N_k with eigenvalues below the floor raised to it, which is the exact
+    maximum under that constraint: the log-likelihood never falls. A component that loses all its data (N_k below 2e-15)
+    keeps its mean and covariance and gets the weight N_k / N, so it takes no further part; nothing becomes NaN.
 
     Args:
         n_components: K, at most the number of data.
@@ -79,7 +79,7 @@ class GaussianMixture(Mixture):
         TypeError: arguments or data that are not numbers.
 
     References:
-        A. P. Dempster, N. M. Laird and D. B. Rubin (1977). Maximum likelihood from incomplete data via the EM algorithm.
+        A. P. Dempster, N. M. Laird and D. B. Rubin (1977). Maximum likelihood from incomplete data via EM.
         C. M. Bishop (2006). Pattern recognition and machine learning, 9.2.
         D. Arthur and S. Vassilvitskii (2007). k-means++: the advantages of careful seeding.
 
@@ -170,20 +170,20 @@ class GaussianMixture(Mixture):
 
     def _start(self, x: Tensor, kind: Covariance, floor: float, seed: int) -> _Parameters:
         """Return the given parameters, those left out being estimated from hard responsibilities."""
-        shape = (self.n_components, x.shape[1])
-        given = _Parameters(
-            self.weights_init if self.weights_init is None else _valid_weights(self.weights_init, shape[:1], x),
-            self.means_init if self.means_init is None else as_parameter("means_init", self.means_init, shape, x),
-            self.covariances_init if self.covariances_init is None else self._valid_covariances(x, kind, floor),
-        )
-        if any(value is None for value in given):
-            if given.means is None:
-                responsibility = k_means_responsibilities(x, self.n_components, seed)
-            else:
-                responsibility = one_hot(torch.cdist(x, given.means).argmin(1), self.n_components)
-            estimated = _hard_start(x, responsibility, kind, floor)
-            given = _Parameters(*(e if g is None else g for g, e in zip(given, estimated, strict=True)))
-        return given
+        components, features = self.n_components, x.shape[1]
+        if self.means_init is None:
+            responsibility = k_means_responsibilities(x, components, seed)
+        else:
+            means = as_parameter("means_init", self.means_init, (components, features), x)
+            responsibility = one_hot(torch.cdist(x, means).argmin(1), components)
+        start = _hard_start(x, responsibility, kind, floor)
+        if self.means_init is not None:
+            start = start._replace(means=means)
+        if self.weights_init is not None:
+            start = start._replace(weights=_valid_weights(self.weights_init, (components,), x))
+        if self.covariances_init is not None:
+            start = start._replace(covariances=self._valid_covariances(x, kind, floor))
+        return start
 
     def _valid_covariances(self, x: Tensor, kind: Covariance, floor: float) -> Tensor:
         shape = kind.shape(self.n_components, x.shape[1])

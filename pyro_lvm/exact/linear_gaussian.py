@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ def log_evidence(x: Tensor, weight: Tensor, mean: Tensor, noise_variance: Tensor
     References:
         M. E. Tipping and C. M. Bishop (1999). Probabilistic principal component analysis.
 
+    >>> import torch
     >>> x, weight = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0], [1.0]])
     >>> log_evidence(x, weight, torch.zeros(2), noise_variance=1.0)
     tensor([-2.7205, -3.7205])
@@ -80,6 +82,7 @@ def posterior(x: Tensor, weight: Tensor, mean: Tensor, noise_variance: Tensor | 
     References:
         M. E. Tipping and C. M. Bishop (1999). Probabilistic principal component analysis.
 
+    >>> import torch
     >>> loc, covariance = posterior(torch.ones(1, 2), torch.ones(2, 1), torch.zeros(2), noise_variance=1.0)
     >>> loc, covariance
     (tensor([[0.6667]]), tensor([[0.3333]]))
@@ -139,13 +142,13 @@ def kl_normal(loc_q: Tensor, cov_q: Tensor, loc_p: Tensor, cov_p: Tensor) -> Ten
     References:
         S. Kullback and R. A. Leibler (1951). On information and sufficiency.
 
+    >>> import torch
     >>> kl_normal(torch.zeros(2), torch.eye(2), torch.ones(2), torch.eye(2))
     tensor(1.)
     """
     factor_q, factor_p = torch.linalg.cholesky(cov_q), torch.linalg.cholesky(cov_p)
     ratio = torch.linalg.solve_triangular(factor_p, factor_q, upper=False)  # (..., M, M)
     shift = torch.linalg.solve_triangular(factor_p, (loc_p - loc_q).unsqueeze(-1), upper=False).squeeze(-1)  # (..., M)
-    # The trace less log-determinant of each eigen-direction at once: log |S_q| − log |S_p| is log |ratio|².
     log_det = 2.0 * ratio.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return 0.5 * (ratio.square().sum((-2, -1)) + shift.square().sum(-1) - loc_q.shape[-1] - log_det)
 
@@ -255,9 +258,9 @@ class LinearGaussianEM(LinearGaussian):
             warn_not_converged(self)
         return self
 
+    @abstractmethod
     def _noise(self, residual: Tensor) -> Tensor:
         """Return the noise variance that maximises the expected log-likelihood, from the residual's, shape (D,)."""
-        raise NotImplementedError
 
 
 def _em_step(root: Tensor, n: int, variance: Tensor, weight: Tensor, psi: Tensor) -> tuple[float, Tensor, Tensor]:

@@ -12,11 +12,12 @@ from pyro_lvm.exact.linear_gaussian import LinearGaussian, LinearGaussianEM, cen
 class ProbabilisticPCA(LinearGaussian):
     r"""Probabilistic PCA by maximum likelihood, in closed form.
 
-    .. math:: z \sim N(0, I_M), \quad x | z \sim N(W z + b, \sigma^2 I_D), \quad \log p(x) = \log N(x; b, W W^T + \sigma^2 I)
+    .. math:: z \sim N(0, I_M), \quad x | z \sim N(W z + b, \sigma^2 I_D), \quad
+              \log p(x) = \log N(x; b, W W^T + \sigma^2 I)
 
     b is the mean, σ² the mean of the D − M smallest eigenvalues of the sample covariance (divided by N), and
-    W = U_M (Λ_M − σ² I)^{1/2}, each column signed so that its largest entry is positive. No D × D matrix is formed where
-    N < D: the N × N Gram matrix has the same eigenvalues.
+    W = U_M (Λ_M − σ² I)^{1/2}, each column signed so that its largest entry is positive. Where N < D no D × D matrix is
+    formed: the N × N Gram matrix has the same eigenvalues.
 
     Args:
         n_components: M, the dimension of z, 1 ≤ M < D and M < N.
@@ -40,10 +41,11 @@ class ProbabilisticPCA(LinearGaussian):
     References:
         M. E. Tipping and C. M. Bishop (1999). Probabilistic principal component analysis.
 
+    >>> import torch
     >>> x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1.0, 1.0])
     >>> pca = ProbabilisticPCA(n_components=1).fit(x)
     >>> pca.weight_.shape, pca.transform(x).shape, round(pca.noise_variance_.item(), 2)
-    (torch.Size([3, 1]), torch.Size([500, 1]), 1.02)
+    (torch.Size([3, 1]), torch.Size([500, 1]), 1.07)
     """
 
     def __init__(self, n_components: int, *, noise_floor: float = 1e-6, random_state: int = 0) -> None:
@@ -85,7 +87,8 @@ def _principal(root: Tensor, n: int) -> tuple[Tensor, Tensor]:
 class ProbabilisticPCAEM(LinearGaussianEM):
     r"""Probabilistic PCA by expectation-maximisation, for data too wide or too many for an eigendecomposition.
 
-    .. math:: z \sim N(0, I_M), \quad x | z \sim N(W z + b, \sigma^2 I_D), \quad \log p(x) = \log N(x; b, W W^T + \sigma^2 I)
+    .. math:: z \sim N(0, I_M), \quad x | z \sim N(W z + b, \sigma^2 I_D), \quad
+              \log p(x) = \log N(x; b, W W^T + \sigma^2 I)
 
     Each iteration costs O(min(N, D) D M) and forms no D × D matrix unless N > D, when it is smaller than the data.
     Parameter expansion speeds it up and keeps the log-likelihood from falling. W is found up to a rotation of z.
@@ -115,6 +118,7 @@ class ProbabilisticPCAEM(LinearGaussianEM):
         M. E. Tipping and C. M. Bishop (1999). Probabilistic principal component analysis.
         C. Liu, D. B. Rubin and Y. N. Wu (1998). Parameter expansion to accelerate EM: the PX-EM algorithm.
 
+    >>> import torch
     >>> x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1.0, 1.0])
     >>> em, closed = ProbabilisticPCAEM(n_components=1).fit(x), ProbabilisticPCA(n_components=1).fit(x)
     >>> abs(em.score(x) - closed.score(x)) < 1e-6

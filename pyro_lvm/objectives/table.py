@@ -85,6 +85,10 @@ class Table:
         around = frozenset.intersection(*(site.plates for site in self.sites.values() if not site.is_latent))
         return [site.name for site in self.latents if not site.plates & around]
 
+    def without_global_latents(self) -> "Table":
+        """The table of what belongs to single data, given the global latents drawn."""
+        return Table({n: s for n, s in self.sites.items() if n not in self.global_latents}, self.num_particles)
+
     def per_datum(self, values: Tensor) -> Tensor:
         """Sums what a site gives, (K, *plates), over the plates that are not common; these become 1."""
         kept = {dim for _, dim in self.common_plates}

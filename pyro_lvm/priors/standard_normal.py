@@ -31,8 +31,8 @@ class StandardNormal(Part):
         if latent_dim < 1:
             raise ValueError(f"'latent_dim' must be at least 1, not {latent_dim}.")
         self.latent_dim = latent_dim
-        # Not part of the weights, but it moves with them to their device and precision.
-        self.register_buffer("location", torch.zeros(latent_dim), persistent=False)
+        # Moves with the weights, and is saved with them, in their device and precision.
+        self.register_buffer("location", torch.zeros(latent_dim))
 
     def forward(self) -> TorchDistribution:
         """The distribution of z, event shape (M,)."""

@@ -1,0 +1,212 @@
+"""The log-likelihood of data by importance sampling from the guide."""
+
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from math import log, prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_lvm.evidence.memory import bytes_per_row
+from pyro_lvm.objectives.table import Table, plate_nesting, run
+from pyro_lvm.preflight import as_tensor, check_pair
+from pyro_lvm.programs import Program, pair
+from pyro_lvm.progress import progress_bar
+
+__all__ = ["LogLikelihood", "log_likelihood"]
+
+
+class _Mean(Tensor):
+    """A number that may also be called, as PyTorch's `tensor.mean()` is."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def __call__(self) -> Tensor:
+        return self.as_subclass(Tensor)
+
+
+class LogLikelihood(Tensor):
+    """Estimates of log p(x), one per datum, (N,), nats: a tensor that knows how good it is.
+
+    Attributes:
+        mean: their mean, nats per datum.
+        standard_error: of each estimate, (N,), nats: the Monte Carlo error, by the delta method.
+        mean_standard_error: the Monte Carlo error of the mean, nats per datum.
+        sampling_error: the error of the mean as one over the population the data come from, nats per datum.
+        ess: effective number of the draws, (N,), between 1 and `num_particles`.
+        khat: shape of the weights' tail, (N,), by Pareto-smoothed importance sampling; above 0.7 the estimate and its
+            error are not to be trusted. NaN with fewer than 25 draws.
+        bits_per_dimension: −mean / (D log 2), for discrete data of D values.
+        num_particles: K.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    standard_error: Tensor
+    ess: Tensor
+    khat: Tensor
+    num_particles: int
+    features: int
+
+    @property
+    def mean(self) -> _Mean:  # type: ignore[override]
+        """Nats per datum."""
+        return torch.Tensor.mean(self.as_subclass(Tensor)).as_subclass(_Mean)
+
+    @property
+    def mean_standard_error(self) -> Tensor:
+        """Nats per datum; the data's draws are independent."""
+        return self.standard_error.square().sum().sqrt() / len(self)
+
+    @property
+    def sampling_error(self) -> Tensor:
+        """Nats per datum."""
+        return self.as_subclass(Tensor).std() / len(self) ** 0.5
+
+    @property
+    def bits_per_dimension(self) -> Tensor:
+        """Bits."""
+        return -self.mean() / (self.features * log(2))
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return (
+            f"LogLikelihood({len(self)} data, mean {self.mean():.4f} ± {self.mean_standard_error:.4f} nats, "
+            f"{self.num_particles} particles, worst k-hat {self.khat.max():.2f})"
+        )
+
+
+def log_likelihood(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Tensor,
+    num_particles: int = 5000,
+    *,
+    max_bytes: int = 256 * 2**20,
+    seed: int | None = None,
+    vectorize_particles: bool = True,
+    progress: bool = True,
+) -> LogLikelihood:
+    r"""$\log \hat p(x_n) = \log \frac1K \sum_k \frac{p(x_n, z_k)}{q(z_k \mid x_n)}$, $z_k \sim q(\cdot \mid x_n)$, for every datum.
+
+    A lower bound in expectation, within the returned standard error of log p(x) where k-hat is below 0.7. For programs
+    with latents that all data share, these are drawn from the guide as from a posterior, without a weight: the result
+    is then the log posterior predictive of x.
+
+    Exactly K draws are made for every datum, in chunks over data and draws.
+
+    Args:
+        model, guide: the pair, zoo or your own.
+        x: data, (N, *data_shape).
+        num_particles: K; 512 at least for numbers to report.
+        max_bytes: bound on the memory for one chunk's intermediate values; parameters, x and the N results not counted,
+            and K log-weights per datum of a chunk, 8 bytes each.
+        seed: makes the draws repeatable and leaves the caller's random state alone; drawn from it where left out.
+        vectorize_particles: False runs the programs once per draw, for programs that cannot take a dimension of
+            particles on the left of their latents.
+        progress: show a bar on a terminal.
+
+    Raises:
+        ValueError: for data that are empty, not finite or outside the likelihood's support; fewer than 1 particle;
+            programs without a data plate over x, or that subsample it themselves.
+        FloatingPointError: where a log-weight is NaN.
+
+    References:
+        Burda, Grosse & Salakhutdinov (2015), Importance Weighted Autoencoders. Vehtari et al. (2024), Pareto Smoothed
+        Importance Sampling.
+
+    Example:
+        >>> from pyro_lvm import guides, models
+        >>> _ = torch.manual_seed(0)
+        >>> model = models.ProbabilisticPCA(5, latent_dim=2)
+        >>> ll = log_likelihood(model, guides.ExactPPCA(model), torch.randn(10, 5), num_particles=100)
+        >>> ll.shape, bool(ll.standard_error.max() < 1e-5), bool(ll.ess.min() > 99.9)
+        (torch.Size([10]), True, True)
+    """
+    if not isinstance(num_particles, int) or num_particles < 1:
+        raise ValueError(f"'num_particles' is a number of draws and must be at least 1, not {num_particles!r}.")
+    programs = pair(model, guide)
+    x = as_tensor(x, "x", programs)
+    check_pair(programs, x, "x", lambda rows: _log_weight(run(*programs, (rows,), {}), rows))
+    draws = torch.random.fork_rng() if seed is not None else nullcontext()
+    with draws, torch.no_grad():
+        if seed is not None:
+            torch.manual_seed(seed)
+        nesting = plate_nesting(*programs, (x[:1],), {})
+        pairs = max(1, max_bytes // bytes_per_row(lambda rows: _log_weight(run(*programs, (rows,), {}), rows), x))
+        K = min(num_particles, pairs) if vectorize_particles else 1
+        B = max(1, min(pairs // K, len(x)))
+        chunks = []
+        with progress_bar("log-likelihood", len(x), progress) as advance:
+            for rows in x.split(B):
+                chunks.append(_read(_log_weights(programs, rows, num_particles, K, nesting)))
+                advance(len(rows), "")
+    values, error, ess, khat = (torch.cat(column) for column in zip(*chunks, strict=True))
+    result = values.as_subclass(LogLikelihood)
+    result.standard_error, result.ess, result.khat = error, ess, khat
+    result.num_particles, result.features = num_particles, prod(x.shape[1:])
+    return result
+
+
+def _log_weights(
+    programs: tuple[Program, Program], x: Tensor, num_particles: int, at_once: int, nesting: int
+) -> Tensor:
+    """All the log-weights of some data, (K, B), float64."""
+    parts, left = [], num_particles
+    while left:
+        k = min(at_once, left)
+        parts.append(_log_weight(run(*programs, (x,), {}, num_particles=k, nesting=nesting), x).double())
+        left -= k
+    log_w = torch.cat(parts)
+    if bool((log_w.isnan() | (log_w == torch.inf)).any()):
+        raise FloatingPointError(
+            "a log-weight is NaN or infinite: the weights of the model or the guide are not finite, or a density overflows."
+        )
+    return log_w
+
+
+def _log_weight(table: Table, x: Tensor) -> Tensor:
+    local = table.without_global_latents()
+    if not any(dim == -1 for _, dim in local.common_plates):
+        raise ValueError(
+            "the programs have no plate at dim -1 around all data and their latents, so there is no log-likelihood per "
+            "datum: put both under `pyro.plate('data', len(x), dim=-1)`."
+        )
+    log_w = local.log_weight()  # (K, *common plates)
+    log_w = log_w.flatten(1, -2).sum(1) if log_w.dim() > 2 else log_w
+    if log_w.shape[-1] != len(x):
+        raise ValueError(
+            f"the programs' data plate has {log_w.shape[-1]} elements for {len(x)} data: programs that subsample by "
+            "themselves have no log-likelihood per datum; let them take minibatches through 'x' and 'size'."
+        )
+    return log_w
+
+
+def _read(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Estimate, standard error, effective sample size and k-hat from log-weights (K, B)."""
+    K = len(log_w)
+    total = log_w.logsumexp(0)
+    share = (log_w - total).exp().nan_to_num()  # a datum whose weights are all zero has no shares
+    error = K * share.std(0) / K**0.5 if K > 1 else torch.full_like(total, torch.nan)
+    ess = 1 / share.square().sum(0).clamp_min(1e-300)
+    ess = torch.where(total.isfinite(), ess, 0.0)
+    return total - log(K), error, ess, _khat(log_w)
+
+
+def _khat(log_w: Tensor) -> Tensor:
+    """Pareto k-hat of each column of log-weights (K, B)."""
+    K = len(log_w)
+    if K < 25:
+        return torch.full_like(log_w[0], torch.nan)
+    spread = log_w.max(0).values - log_w.min(0).values
+    khat = torch.full_like(log_w[0], -torch.inf)  # equal weights have no tail
+    uneven = (spread > 1e-9) | spread.isnan()
+    if bool(uneven.any()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ArviZ warns of its own future, and of every high k-hat, which we return
+            from arviz import psislw
+
+            _, values = psislw(log_w[:, uneven].T.cpu().numpy())
+        khat[uneven] = torch.as_tensor(values, dtype=log_w.dtype, device=log_w.device).reshape(-1)
+    return khat

@@ -1,0 +1,132 @@
+"""What is checked before programs meet data: each failure is one sentence, and nothing has been changed by then."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_lvm.data.arrays import as_split
+from pyro_lvm.data.checks import DataError, check_finite, check_not_empty
+from pyro_lvm.data.dataset import Split
+from pyro_lvm.nonfinite import locate
+from pyro_lvm.programs import Model, Program
+
+__all__ = ["as_programs_data", "as_tensor", "check_pair", "in_batches"]
+
+Pair = tuple[Program, Program]
+
+
+def as_programs_data(x: Any, name: str, programs: Pair) -> Split:
+    """Data as the programs can take them: a tensor with their device and precision, or a split computed as it is used.
+
+    Raises:
+        DataError: where they are empty, not finite, or no array of real numbers.
+    """
+    split = as_split(x, name)
+    return convert(split, programs) if isinstance(split, Tensor) else split
+
+
+def as_tensor(x: Any, name: str, programs: Pair) -> Tensor:
+    """The same, all in memory."""
+    split = as_split(x, name)
+    return convert(split if isinstance(split, Tensor) else split[:], programs)
+
+
+def convert(x: Tensor, programs: Pair) -> Tensor:
+    """A batch in the programs' device and precision."""
+    like = next((p.reference() for p in programs if p.reference().numel()), torch.empty(0))
+    # The zoo's networks work on real numbers; a user's program may well look integers up in a table.
+    to_real = x.is_floating_point() or isinstance(programs[0].original, Model)
+    return x.to(device=like.device, dtype=like.dtype if to_real else x.dtype)
+
+
+def in_batches(x: Split, rows: int, programs: Pair) -> Any:
+    """The data from first to last, `rows` at a time."""
+    for start in range(0, len(x), rows):
+        yield convert(x[start : start + rows], programs)
+
+
+def check_pair(programs: Pair, x: Split, name: str, evaluate: Callable[[Tensor], Tensor]) -> None:
+    """Runs the pair on a first batch with all of Pyro's checks on, and holds all data against the likelihood's support.
+
+    The caller's random state stays as it was.
+
+    Args:
+        evaluate: what will be computed, of a batch.
+
+    Raises:
+        DataError: for a value outside the support, or data whose shape the programs do not take.
+        ValueError: for programs that do not belong together.
+        FloatingPointError: where the programs give NaN.
+    """
+    batch = convert(x[:64], programs)
+    with torch.random.fork_rng(), torch.no_grad():
+        state = torch.get_rng_state()
+        try:
+            with pyro.validation_enabled(False):
+                support = _support(programs, batch)
+                if support is not None:
+                    for i, part in enumerate(in_batches(x, 4096, programs)):
+                        _check_support(part, support, name, 4096 * i)
+                torch.set_rng_state(state)
+                values = evaluate(batch)
+                if bool(values.isnan().any()):
+                    torch.set_rng_state(state)
+                    raise FloatingPointError(f"before any training: {locate(programs, batch)}.")
+            with pyro.validation_enabled(True):
+                evaluate(batch)
+        except (RuntimeError, IndexError) as error:
+            raise DataError(_does_not_fit(batch, name, error)) from error
+
+
+def _support(programs: Pair, batch: Tensor) -> tuple[str, Any, int] | None:
+    """Site, support and number of event dimensions of the likelihood of the data themselves, if there is one."""
+    model, guide = programs
+    guide_trace = poutine.trace(guide).get_trace(batch)
+    trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(batch)
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and site["is_observed"] and site["value"] is batch:
+            shape = site["fn"].batch_shape + site["fn"].event_shape
+            if tuple(shape[-batch.dim() :]) != tuple(batch.shape):
+                raise DataError(
+                    f"the data have shape {tuple(batch.shape[1:])} each, but the likelihood '{name}' gives "
+                    f"{tuple(site['fn'].event_shape)}: build the model for the data's shape, or reshape the data."
+                )
+            support = site["fn"].support
+            while isinstance(support, type(constraints.independent(constraints.real, 1))):
+                support = support.base_constraint
+            return name, support, support.event_dim
+    return None
+
+
+def _check_support(part: Tensor, support: tuple[str, Any, int], name: str, start: int) -> None:
+    site, constraint, event_dim = support
+    if event_dim:  # values are judged together: leave it to Pyro's own check of the first batch
+        return
+    wrong = ~constraint.check(part)
+    if bool(wrong.any()):
+        index = [int(i) for i in wrong.nonzero()[0]]
+        value = part[tuple(index)].item()
+        index[0] += start
+        raise DataError(
+            f"'{name}' holds {value:g} at {index}, outside the support of the likelihood '{site}', {_words(constraint)}: "
+            "choose a likelihood for such values, or rescale, round or binarise them (data.load(..., binarise=...))."
+        )
+
+
+def _words(constraint: Any) -> str:
+    text = str(constraint)
+    if text.startswith("IntegerInterval"):
+        return f"whole numbers from {int(constraint.lower_bound)} to {int(constraint.upper_bound)}"
+    return {"Boolean()": "zeros and ones", "Real()": "real numbers"}.get(text, text)
+
+
+def _does_not_fit(batch: Tensor, name: str, error: Exception) -> str:
+    return (
+        f"'{name}', of shape {tuple(batch.shape[1:])} and type {batch.dtype} each, does not go through the programs: "
+        f"{str(error).splitlines()[0]}"
+    )
