@@ -36,7 +36,7 @@ class NormalWishart(Part):
         C, D = model.components, model.features
         self.raw_concentration = nn.Parameter(torch.zeros(C))
         self.raw_mean_precision = nn.Parameter(torch.zeros(C))
-        self.raw_degrees_of_freedom = nn.Parameter(torch.zeros(C))
+        self.raw_degrees_of_freedom = nn.Parameter(torch.full((C,), float(D)))  # draws well away from singular ones
         spread = model.prior_covariance.diagonal().sqrt()
         self.means = nn.Parameter(model.prior_mean + spread * torch.randn(C, D))
         # L_c with S_c⁻¹ = L_c L_cᵀ, starting at the prior's.

@@ -1,15 +1,14 @@
 """The mixture of Gaussians with a prior over its parameters."""
 
 from collections.abc import Sequence
-from math import log, pi, prod
+from math import prod
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.ops.indexing import Vindex
 from torch import Tensor
 
-from pyro_lvm.distributions import Wishart, reshaped
+from pyro_lvm.distributions import IndexedNormal, Wishart, component_log_prob, reshaped
 from pyro_lvm.programs import Model, data_plate
 
 
@@ -84,14 +83,8 @@ class BayesianGaussianMixture(Model):
             weights, means, precisions: (C,), (C, D), (C, D, D), or with leading dimensions (..., 1) where the 1 stands
                 for the data plate.
         """
-        if means.dim() == 2:
-            means, precisions = means.unsqueeze(0), precisions.unsqueeze(0)  # (1, C, D), (1, C, D, D)
-        factor = torch.linalg.cholesky(precisions).squeeze(-4)  # (..., C, D, D)
-        x = x.flatten(-len(self.shape)).to(means.dtype).unsqueeze(-2)  # (B, 1, D)
-        centred = (x - means).transpose(-3, -2)  # (..., C, B, D)
-        quadratic = (centred @ factor).square().sum(-1).transpose(-2, -1)  # (..., B, C)
-        log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1).unsqueeze(-2)  # (..., 1, C)
-        return weights.log() + 0.5 * (log_det - quadratic - self.features * log(2 * pi))
+        x = x.flatten(-len(self.shape)).to(means.dtype)  # (B, D)
+        return weights.log() + component_log_prob(x, means, _scale_tril(precisions))
 
     def forward(self, x: Tensor | None = None, *, size: int | None = None) -> Tensor:
         """Runs the program; see `data_plate` for `size`."""
@@ -107,7 +100,13 @@ class BayesianGaussianMixture(Model):
         )
         with data_plate(x, size):
             z = pyro.sample("z", dist.Categorical(weights), infer={"enumerate": "parallel"})
-            component = dist.MultivariateNormal(
-                Vindex(means)[..., z, :], precision_matrix=Vindex(precisions)[..., z, :, :]
-            )
+            component = IndexedNormal(z, means, _scale_tril(precisions))
             return pyro.sample("x", reshaped(component, self.shape), obs=x)  # (B, *shape)
+
+
+def _scale_tril(precisions: Tensor) -> Tensor:
+    """Cholesky factors of the covariances, (..., D, D)."""
+    # Λ = U Uᵀ with U upper triangular gives Λ⁻¹ = U⁻ᵀ U⁻¹, lower triangular first; flipping makes `cholesky` find U.
+    upper = torch.linalg.cholesky(precisions.flip((-2, -1))).flip((-2, -1))
+    identity = torch.eye(precisions.shape[-1], dtype=precisions.dtype, device=precisions.device)
+    return torch.linalg.solve_triangular(upper, identity, upper=True).mT

@@ -11,7 +11,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyro_lvm.distributions import reshaped
+from pyro_lvm.distributions import IndexedNormal, component_log_prob, reshaped
 from pyro_lvm.programs import Model, data_plate
 
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
@@ -112,14 +112,19 @@ class GaussianMixture(Model):
         if self.covariance_type in ("diag", "spherical"):
             scale = scales[z].expand(*z.shape, self.means.shape[-1])
             return reshaped(dist.Normal(self.means[z], scale).to_event(1), self.shape)
-        scale_tril = scales[z] if self.covariance_type == "full" else scales[0].expand(*z.shape, *scales.shape[1:])
-        return reshaped(dist.MultivariateNormal(self.means[z], scale_tril=scale_tril), self.shape)
+        scales = scales.expand(self.components, *scales.shape[1:])
+        return reshaped(IndexedNormal(z, self.means, scales), self.shape)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """log p(x, z = c) for every component c: (..., *shape) to (..., C), nats."""
-        components = torch.arange(self.components, device=self.means.device)
-        x = x.unsqueeze(-len(self.shape) - 1).to(self.means.dtype)  # (..., 1, *shape)
-        return self.logits.log_softmax(-1) + self.component(components).log_prob(x)
+        x = x.to(self.means.dtype)
+        if self.covariance_type in ("diag", "spherical"):
+            components = torch.arange(self.components, device=x.device)
+            log_density = self.component(components).log_prob(x.unsqueeze(-len(self.shape) - 1))
+        else:
+            scales = self.scales.expand(self.components, *self.scales.shape[1:])
+            log_density = component_log_prob(x.flatten(-len(self.shape)), self.means, scales)
+        return self.logits.log_softmax(-1) + log_density
 
     def forward(self, x: Tensor | None = None, *, size: int | None = None) -> Tensor:
         """Runs the program; see `data_plate` for `size`."""

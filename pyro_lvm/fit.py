@@ -356,18 +356,19 @@ class _Run:
             torch.manual_seed(self.seed)
             # Without validation data a part of the training data shows the divergences well enough.
             shown = data if self.validation is not None else data[: 16 * self.batch_size]
-            N = len(shown)
-            for batch in in_batches(shown, 512, self.programs):
-                share, size = len(batch) / N, {"size": N} if self.programs[0].accepts_size else {}
+            size = {"size": len(self.data)} if self.programs[0].accepts_size else {}
+            for batch in in_batches(shown, min(512, len(self.data)), self.programs):
+                share = len(batch) / len(shown)
                 table = self._table(batch, size)
-                for name, value in _divergences(table).items():
+                for name, value in _divergences(table, len(self.data)).items():
                     kl[name] = kl.get(name, 0.0) + value * share
                 if self.validation is not None:
                     if isinstance(self.objective, Objective) and table is not None:
                         value = self.objective.bound(table).item()
                     else:
-                        value = -self.objective.differentiable_loss(*self.programs, batch, **size).item()
-                    bound += value / N * (share if size else 1.0)
+                        value = -self.objective.loss(*self.programs, batch, **size)
+                    # With `size` the batch stands for the whole training set, and what all data share counts 1/N a datum.
+                    bound += value / (len(self.data) if size else len(batch)) * share
         self.module.train()
         row = {"validation": bound} if self.validation is not None else {}
         return row | {f"kl_{name}": value for name, value in kl.items()}
@@ -386,15 +387,15 @@ class _Run:
             torch._foreach_copy_(weights, self._state)
 
 
-def _divergences(table: Table | None) -> dict[str, float]:
-    """E[log q − log p] of each latent, nats per datum; of a latent that all data share, nats in all."""
+def _divergences(table: Table | None, size: int) -> dict[str, float]:
+    """E[log q − log p] of each latent, nats per datum; a latent that all `size` data share counts 1/size a datum."""
     if table is None:
         return {}
     result = {}
     for site in table.latents:
         kl = site.kl if site.kl is not None else -site.log_weight  # (K, *plates)
-        inside = kl.shape[-1] if site.plates else 1
-        result[site.name] = kl.mean(0).sum().item() / inside
+        sharing = size if site.name in table.global_latents else kl.shape[-1]
+        result[site.name] = kl.mean(0).sum().item() / sharing
     return result
 
 
@@ -411,7 +412,7 @@ def _check_programs(
     programs: tuple[Program, Program], data: Split, validation: Split | None, batch_size: int, objective: Any
 ) -> None:
     def loss(batch: Tensor) -> Tensor:
-        return objective.differentiable_loss(*programs, batch)  # type: ignore[no-any-return]
+        return torch.as_tensor(objective.loss(*programs, batch))
 
     check_pair(programs, data, "data", loss)
     if validation is not None:

@@ -93,7 +93,9 @@ class Normal(Part):
             `shape`; `"predicted"` lets the network give it too, as the second half of its last dimension (or, with
             `shape`, of its flat output), through a softplus.
         shape: shape of a datum; the network's output's where left out.
-        minimum: added to a learned or predicted σ, in the data's units, so that no datum's density can diverge.
+        centre, spread: the data's, in their units: the mean is centre + spread · f(z), and a learned or predicted σ is in
+            units of `spread`, so that the network works with numbers near 1.
+        minimum: added to a learned or predicted σ, in units of `spread`, so that no datum's density can diverge.
 
     Raises:
         ValueError: where `scale` is neither of these, or `shape` is missing.
@@ -113,10 +115,15 @@ class Normal(Part):
         net: nn.Module,
         scale: float | str = "shared",
         shape: Sequence[int] | None = None,
+        centre: float = 0.0,
+        spread: float = 1.0,
         minimum: float = 1e-3,
     ) -> None:
         super().__init__()
-        self.net, self.scale, self.shape, self.minimum = net, scale, _checked(shape), minimum
+        if not spread > 0:
+            raise ValueError(f"'spread' is the data's and must be positive, not {spread}.")
+        self.net, self.scale, self.shape = net, scale, _checked(shape)
+        self.centre, self.spread, self.minimum = centre, spread, minimum
         if isinstance(scale, (int, float)):
             if not (scale > 0 and scale < float("inf")):
                 raise ValueError(f"'scale' is a standard deviation and must be positive and finite, not {scale}.")
@@ -138,12 +145,12 @@ class Normal(Part):
                     f"and scales; the last dimension of its output is {out.shape[-1]}, an odd number."
                 )
             out, raw_scale = out.chunk(2, dim=-1)
-            scale = softplus(_shaped(raw_scale, z, self.shape, ())) + self.minimum
+            scale = self.spread * (softplus(_shaped(raw_scale, z, self.shape, ())) + self.minimum)
         elif isinstance(self.scale, (int, float)):
             scale = out.new_tensor(float(self.scale))
         else:
-            scale = softplus(self.raw_scale) + self.minimum
-        mean = _shaped(out, z, self.shape, ())  # (..., *shape)
+            scale = self.spread * (softplus(self.raw_scale) + self.minimum)
+        mean = self.centre + self.spread * _shaped(out, z, self.shape, ())  # (..., *shape)
         return dist.Normal(mean, scale.expand_as(mean)).to_event(mean.dim() - z.dim() + 1)
 
 

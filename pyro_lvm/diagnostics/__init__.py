@@ -1,0 +1,18 @@
+"""What a trained pair says: draws as an ArviZ object, collapse of latents, plots."""
+
+from pyro_lvm.diagnostics.collapse import ActiveUnits, active_units
+from pyro_lvm.diagnostics.conversion import posterior
+from pyro_lvm.diagnostics.curves import plot_history, plot_kl
+from pyro_lvm.diagnostics.galleries import plot_reconstructions, plot_samples
+from pyro_lvm.diagnostics.latent_space import plot_latent
+
+__all__ = [
+    "ActiveUnits",
+    "active_units",
+    "plot_history",
+    "plot_kl",
+    "plot_latent",
+    "plot_reconstructions",
+    "plot_samples",
+    "posterior",
+]

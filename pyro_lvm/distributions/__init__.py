@@ -1,6 +1,8 @@
 """Densities the field needs and PyTorch and Pyro lack, one file each."""
 
+from pyro_lvm.distributions import divergences as _divergences  # registers them
+from pyro_lvm.distributions.indexed_normal import IndexedNormal, component_log_prob
 from pyro_lvm.distributions.reshaped import reshaped
 from pyro_lvm.distributions.wishart import Wishart
 
-__all__ = ["Wishart", "reshaped"]
+__all__ = ["IndexedNormal", "Wishart", "component_log_prob", "reshaped"]

@@ -18,6 +18,8 @@ from pyro_lvm.exact._estimator import LOG_2PI
 # Numbers in one block of deviations: 1 MiB, to stay in a processor's cache; an accelerator wants more work at a time.
 _BLOCK, _ACCELERATOR_BLOCK = 2**17, 2**24
 
+EMPTY = 10 * torch.finfo(torch.float64).eps  # a component with no more data than this has none
+
 
 class Covariance(ABC):
     """Abstract: one shape of K covariances, in scikit-learn's layout."""
@@ -40,7 +42,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def estimate(self, scatter: Tensor, counts: Tensor, floor: float) -> Tensor:
-        """Return the covariances of largest likelihood with no eigenvalue under the floor."""
+        """Return the covariances of largest likelihood with no eigenvalue under the floor; finite for empty ones."""
 
     @abstractmethod
     def whitener(self, covariances: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +88,7 @@ class Full(_Matrix):
 
     def estimate(self, scatter: Tensor, counts: Tensor, floor: float) -> Tensor:
         """Return each component's scatter over its count, floored."""
-        return _clamp_eigenvalues(scatter / counts[:, None, None], floor)
+        return _clamp_eigenvalues(scatter / counts.clamp(min=EMPTY)[:, None, None], floor)
 
     def colour(self, white: Tensor, labels: Tensor, covariances: Tensor) -> Tensor:
         """Return draws times their component's Cholesky factor."""
@@ -136,7 +138,7 @@ class Diagonal(_Vector):
 
     def estimate(self, scatter: Tensor, counts: Tensor, floor: float) -> Tensor:
         """Return each component's diagonal of the scatter over its count, floored."""
-        return (scatter / counts[:, None]).clamp(min=floor)
+        return (scatter / counts.clamp(min=EMPTY)[:, None]).clamp(min=floor)
 
     def whitener(self, covariances: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inverse standard deviations and log-determinants."""
@@ -159,7 +161,7 @@ class Spherical(_Vector):
 
     def estimate(self, scatter: Tensor, counts: Tensor, floor: float) -> Tensor:
         """Return each component's mean variance over the features, floored."""
-        return (scatter.mean(-1) / counts).clamp(min=floor)
+        return (scatter.mean(-1) / counts.clamp(min=EMPTY)).clamp(min=floor)
 
     def whitener(self, covariances: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inverse standard deviation and log-determinants."""

@@ -144,7 +144,7 @@ class Density(DensityMixin, BaseEstimator, ABC):
 
     def score(self, X: np.ndarray | Tensor, y: None = None) -> float:
         """Return the mean of log p(x), in nats per datum."""
-        return float(self.score_samples(as_data(X)).mean())
+        return self.score_samples(as_data(X)).mean().item()
 
     @abstractmethod
     def _features(self) -> int:

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from pyro_lvm.exact._estimator import Array, Density, generator, in_kind
 
-EMPTY = 10 * torch.finfo(torch.float64).eps  # a component with fewer data than this has none
-
 
 class Mixture(Density):
     """Abstract: a fitted mixture of K components with means `means_` (K, D)."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_lvm.exact._covariances import (
     COVARIANCE_TYPES,
+    EMPTY,
     Covariance,
     covariance_of,
     log_normal_densities,
@@ -27,7 +28,7 @@ from pyro_lvm.exact._estimator import (
     in_kind,
     warn_not_converged,
 )
-from pyro_lvm.exact._mixture import EMPTY, Mixture, k_means_responsibilities, one_hot, restart_seeds
+from pyro_lvm.exact._mixture import Mixture, k_means_responsibilities, one_hot, restart_seeds
 
 
 class _Parameters(NamedTuple):
@@ -223,9 +224,8 @@ def _m_step(x: Tensor, responsibility: Tensor, kind: Covariance, floor: float, p
     """Return the parameters of highest expected log-likelihood under responsibilities (K, N)."""
     counts = responsibility.sum(1)  # (K,)
     empty = counts <= EMPTY
-    safe = counts.where(~empty, 1.0)
-    means = previous.means.where(empty[:, None], responsibility @ x / safe[:, None])
-    covariances = kind.estimate(scatter_about(x, means, responsibility, kind), safe, floor)
+    means = previous.means.where(empty[:, None], responsibility @ x / counts.clamp(min=EMPTY)[:, None])
+    covariances = kind.estimate(scatter_about(x, means, responsibility, kind), counts, floor)
     return _Parameters(counts / len(x), means, kind.keep_empty(covariances, empty, previous.covariances))
 
 

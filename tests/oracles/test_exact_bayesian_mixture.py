@@ -218,15 +218,15 @@ def test_predictive_integrates_to_one_and_is_the_posterior_mean_of_the_density()
 
 
 def test_samples_follow_the_predictive() -> None:
-    fit = BayesianGaussianMixture(3).fit(IRIS[:, :1])
+    fit = BayesianGaussianMixture(2).fit(IRIS[::12, :1])  # few data: tails far from a normal's
     draws, labels = (torch.from_numpy(v) for v in fit.sample(100_000))
-    grid = torch.linspace(-20, 40, 60_001)
+    grid = torch.linspace(-100, 120, 220_001)
     cdf = torch.cumulative_trapezoid(fit.score_samples(grid[:, None]).exp(), grid)
-    at = torch.tensor([4.5, 5.0, 5.5, 6.0, 7.0])
+    at = torch.tensor([2.0, 4.0, 5.0, 6.0, 7.0, 9.0])
     expected = cdf[torch.searchsorted(grid[1:], at)]
     observed = (draws < at).double().mean(0)
     assert ((observed - expected).abs() < 4 * (expected * (1 - expected) / len(draws)).sqrt() + 1e-4).all()
-    shares = torch.bincount(labels, minlength=3) / len(labels)
+    shares = torch.bincount(labels, minlength=2) / len(labels)
     assert ((shares - fit.weights_).abs() < 4 * (fit.weights_ / len(labels)).sqrt()).all()
 
 

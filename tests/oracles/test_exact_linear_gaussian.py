@@ -212,6 +212,23 @@ def test_log_likelihood_never_falls(estimator: type, x: np.ndarray) -> None:
         assert fit.log_likelihoods_[-1].item() == pytest.approx(fit.score(x), rel=1e-9), "the last is the fit's own"
 
 
+@pytest.mark.parametrize("estimator", [ProbabilisticPCAEM, FactorAnalysis])
+@pytest.mark.parametrize("rows", [8, 200], ids=["wide", "tall"])
+def test_a_step_is_that_of_the_expanded_model(estimator: type, rows: int) -> None:
+    # By hand, from a model N(W z + b, Ψ) with z ~ N(0, I): the best model with z ~ N(0, S) under the same posteriors.
+    x = torch.randn(rows, 3) @ torch.randn(3, 10) + 0.5 * torch.randn(rows, 10)
+    with pytest.warns(ConvergenceWarning):
+        before, after = (estimator(3, max_iter=n, tol=0.0, random_state=1).fit(x) for n in (1, 2))
+    loc, covariance = before.posterior(x)
+    second_moment = sum(torch.outer(m, m) + covariance for m in loc) / rows  # S
+    deviation = x - x.mean(0)
+    weight = deviation.mT @ loc / rows @ second_moment.inverse()
+    squares = (deviation - loc @ weight.mT).square().mean(0) + (weight @ covariance @ weight.mT).diagonal()
+    noise = squares if estimator is FactorAnalysis else squares.mean()
+    torch.testing.assert_close(after.noise_variance_, noise)
+    torch.testing.assert_close(after.weight_ @ after.weight_.mT, weight @ second_moment @ weight.mT)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_factor_analysis_reaches_scikit_learns_likelihood(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -243,7 +260,7 @@ def test_factor_analysis_of_constant_pixels_sits_on_the_floor() -> None:
 
 
 def test_factor_analysis_follows_a_rescaling_of_features() -> None:
-    x = torch.from_numpy(DIGITS[:, [10, 18, 26, 34, 42, 50]])
+    x = 3 * torch.randn(500, 1) + torch.randn(500, 6) * torch.linspace(2, 4, 6)
     scale = torch.tensor([1.0, 10.0, 0.5, 3.0, 7.0, 0.1])
     plain, scaled = (FactorAnalysis(1, tol=1e-12).fit(v) for v in (x, x * scale))
     assert plain.noise_variance_.min() > 1.0, "the floor does not bind"
@@ -282,6 +299,11 @@ def test_results_come_in_the_kind_of_the_data(estimator: type) -> None:
             assert type(fit.score_samples(x)) is type(fit.transform(x)) is type(x)
             assert fit.transform(x).shape == (150, 2)
             assert isinstance(fit.score(x), float)
+        x = torch.from_numpy(IRIS).requires_grad_()
+        gradient = torch.autograd.grad(fit.score_samples(x).sum(), x)[0]
+        loc, _ = posterior(x, fit.weight_, fit.mean_, fit.noise_variance_)
+        torch.testing.assert_close(gradient, -(x - fit.mean_ - loc @ fit.weight_.mT) / fit.noise_variance_)
+        assert fit.score(x) == pytest.approx(fit.score(IRIS), rel=1e-12)
     np.testing.assert_array_equal(numpy_fit.score_samples(IRIS), tensor_fit.score_samples(torch.from_numpy(IRIS)))
 
 

@@ -1,0 +1,123 @@
+"""The latent space in two dimensions."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_lvm.diagnostics.figures import COLOURS, MARKERS, array, axes, plain, principal_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_CLASSES = 20  # classes told apart in a legend; more, or real numbers, are shown by a scale of colours
+
+
+def plot_latent(
+    z: Tensor, labels: Tensor | None = None, *, name: str = "z", label_name: str = "label", ax: "Axes | None" = None
+) -> "Axes":
+    r"""Draws latents as points, coloured by label: one histogram (M = 1), the two units, or two principal axes (M > 2).
+
+    Integers, the assignments of a mixture, are counted instead, one bar for each component. The axes' labels say which
+    of these it is, and what share of the variance a projection shows.
+
+    Args:
+        z: means or draws of q(z | x), (N, *latent_shape), or integers (N,).
+        labels: (N,); up to 20 classes have a colour and a marker each, more of them or real numbers a colour scale.
+        name: what the latent is called.
+        label_name: what labels are called in the legend.
+        ax: the axes to draw into; a new figure's where left out.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: where there are no latents, or another number of labels.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> plot_latent(torch.randn(50, 2), torch.arange(50) % 3).get_xlabel()
+        'z₁ (first of 2 latents)'
+        >>> plot_latent(torch.randn(50, 4)).get_xlabel().split(" (")[0]
+        'principal axis 1 of z'
+    """
+    if labels is not None and labels.shape != z.shape[:1]:
+        raise ValueError(
+            f"'labels' must be one for each of the {len(z)} latents, but have shape {tuple(labels.shape)}."
+        )
+    groups = _groups(labels)
+    if not z.is_floating_point():
+        return _draw_counts(z, groups, name, label_name, axes(ax, 6.4, 3.6))
+    points = array(z).reshape(len(z), -1)
+    ax = axes(ax, 6.4, 5.0)
+    if points.shape[1] == 1:
+        bins = np.histogram_bin_edges(points, bins=40).tolist()
+        rows = [points[mask, 0] for _, mask in groups] if groups else [points[:, 0]]
+        colours = [COLOURS[i % len(COLOURS)] for i in range(len(rows))]
+        ax.hist(rows, bins=bins, stacked=True, color=colours, label=[text for text, _ in groups] or None)
+        ax.set_xlabel(f"{plain(name)} (latent space's units)")
+        ax.set_ylabel("number of data")
+    else:
+        points = _project(points, name, ax)
+        if labels is not None and not groups:
+            values = labels.detach().cpu().double().numpy()
+            shown = ax.scatter(points[:, 0], points[:, 1], s=14, c=values, cmap="viridis", linewidths=0)
+            ax.figure.colorbar(shown, ax=ax, label=plain(label_name))
+        for i, (text, mask) in enumerate(groups or [("", np.ones(len(points), bool))]):
+            if labels is None or groups:
+                colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
+                across, up = points[mask].T
+                ax.scatter(across, up, s=16, color=colour, marker=marker, alpha=0.75, linewidths=0, label=text)
+        ax.set_aspect("equal", adjustable="datalim")
+    if groups:
+        ax.legend(title=plain(label_name), loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return ax
+
+
+def _groups(labels: Tensor | None) -> list[tuple[str, np.ndarray]]:
+    """(class, mask) where labels are a few classes; else empty."""
+    if labels is None or labels.is_floating_point():
+        return []
+    classes = torch.unique(labels)
+    if len(classes) > _CLASSES:
+        return []
+    return [(str(int(c)), (labels == c).cpu().numpy()) for c in classes]
+
+
+def _project(points: np.ndarray, name: str, ax: "Axes") -> np.ndarray:
+    M = points.shape[1]
+    if M == 2:
+        ax.set_xlabel(f"{plain(name)}₁ (first of 2 latents)")
+        ax.set_ylabel(f"{plain(name)}₂ (second of 2 latents)")
+        return points
+    projected, shares = principal_axes(points)
+    texts = [
+        f"principal axis {i + 1} of {plain(name)} ({100 * share:.0f} % of the variance of {M} latents)"
+        for i, share in enumerate(shares)
+    ]
+    ax.set_xlabel(texts[0])
+    ax.set_ylabel(texts[1])
+    return projected
+
+
+def _draw_counts(z: Tensor, groups: list[tuple[str, np.ndarray]], name: str, label_name: str, ax: "Axes") -> "Axes":
+    from matplotlib.ticker import MaxNLocator
+
+    assigned = z.detach().cpu().flatten().numpy()
+    if len(assigned) == 0:
+        raise ValueError("'z' must hold the latent of at least one datum, but is empty.")
+    components = np.arange(int(assigned.max()) + 1)
+    below = np.zeros(len(components))
+    for i, (text, mask) in enumerate(groups if z.dim() == 1 and groups else [("", np.ones(len(assigned), bool))]):
+        counts = np.bincount(assigned[mask], minlength=len(components))
+        hatch = ("", "//", "..", "xx")[(i // len(COLOURS)) % 4]
+        ax.bar(components, counts, bottom=below, color=COLOURS[i % len(COLOURS)], hatch=hatch, label=text)
+        below += counts
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel(f"{plain(name)}, the component assigned")
+    ax.set_ylabel("number of data")
+    if z.dim() == 1 and groups:
+        ax.legend(title=plain(label_name), loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return ax
