@@ -4,8 +4,8 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor
 
-from pyro_lvm.exact import linear_gaussian as exact
 from pyro_lvm.configuration import Part
+from pyro_lvm.exact import linear_gaussian as exact
 from pyro_lvm.models.ppca import ProbabilisticPCA
 from pyro_lvm.programs import data_plate
 

@@ -4,12 +4,10 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from pyro_lvm.configuration import Part
 from pyro_lvm.distributions import Wishart
 from pyro_lvm.models.bayesian_mixture import BayesianGaussianMixture
-from pyro_lvm.posteriors import lower_triangular
 from pyro_lvm.programs import data_plate
 
 
@@ -34,16 +32,17 @@ class NormalWishart(Part):
         super().__init__()
         self.model = model
         C, D = model.components, model.features
-        self.raw_concentration = nn.Parameter(torch.zeros(C))
-        self.raw_mean_precision = nn.Parameter(torch.zeros(C))
-        self.raw_degrees_of_freedom = nn.Parameter(torch.full((C,), float(D)))  # draws well away from singular ones
-        spread = model.prior_covariance.diagonal().sqrt()
-        self.means = nn.Parameter(model.prior_mean + spread * torch.randn(C, D))
-        # L_c with S_c⁻¹ = L_c L_cᵀ, starting at the prior's.
-        rows, columns = torch.tril_indices(D, D)
-        raw = torch.zeros(C, rows.numel())
-        raw[:, rows == columns] = _softplus_inverse(1 / spread)
-        self.raw_precision = nn.Parameter(raw)
+        # Logarithms, and lengths in units of the prior's: steps of one size then suit few data and many.
+        self.log_concentration = nn.Parameter(torch.zeros(C))
+        self.log_mean_precision = nn.Parameter(torch.zeros(C))
+        self.log_degrees_of_freedom = nn.Parameter(torch.full((C,), float(D)).log())  # of ν − (D − 1)
+        self.raw_means = nn.Parameter(torch.randn(C, D))
+        self.raw_precision = nn.Parameter(torch.zeros(C, D * (D + 1) // 2))
+
+    @property
+    def means(self) -> Tensor:
+        """m, (C, D), in the data's units."""
+        return self.model.prior_mean + self._spread() * self.raw_means
 
     def start_from(
         self,
@@ -55,31 +54,39 @@ class NormalWishart(Part):
     ) -> None:
         """Sets the factors, for instance to coordinate ascent's: α (C,), m (C, D), β (C,), ν (C,), S (C, D, D)."""
         with torch.no_grad():
-            self.raw_concentration.copy_(_softplus_inverse(concentration))
-            self.raw_mean_precision.copy_(_softplus_inverse(mean_precision))
-            self.raw_degrees_of_freedom.copy_(_softplus_inverse(degrees_of_freedom - self.model.features + 1))
-            self.means.copy_(means)
-            lower = torch.linalg.cholesky(covariances.inverse())
-            lower = lower.tril(-1) + torch.diag_embed(_softplus_inverse(lower.diagonal(dim1=-2, dim2=-1)))
+            self.log_concentration.copy_(concentration.log())
+            self.log_mean_precision.copy_(mean_precision.log())
+            self.log_degrees_of_freedom.copy_((degrees_of_freedom - self.model.features + 1).log())
+            self.raw_means.copy_((means.to(self.raw_means) - self.model.prior_mean) / self._spread())
+            lower = torch.linalg.cholesky(covariances.inverse()).to(self.raw_means) * self._spread()[:, None]
+            diagonal = lower.diagonal(dim1=-2, dim2=-1).log()
             rows, columns = torch.tril_indices(self.model.features, self.model.features)
-            self.raw_precision.copy_(lower[:, rows, columns])
+            self.raw_precision.copy_((lower.tril(-1) + torch.diag_embed(diagonal))[:, rows, columns])
+
+    def precision_tril(self) -> Tensor:
+        """L_c with S_c⁻¹ = L_c L_cᵀ, (C, D, D)."""
+        D = self.model.features
+        rows, columns = torch.tril_indices(D, D, device=self.raw_precision.device)
+        raw = self.raw_precision.new_zeros(self.model.components, D, D)
+        raw[:, rows, columns] = self.raw_precision
+        lower = raw.tril(-1) + torch.diag_embed(raw.diagonal(dim1=-2, dim2=-1).exp())
+        return lower / self._spread()[:, None]
+
+    def _spread(self) -> Tensor:
+        return self.model.prior_covariance.diagonal().sqrt()
 
     def forward(self, x: Tensor, *, size: int | None = None) -> Tensor:
         """Runs the program; see `data_plate` for `size`."""
         pyro.module("guide", self)
         D = self.model.features
-        degrees_of_freedom = softplus(self.raw_degrees_of_freedom) + D - 1  # ν > D − 1
-        scale_tril = lower_triangular(self.raw_precision, D) / degrees_of_freedom.sqrt()[:, None, None]
-        weights = pyro.sample("weights", dist.Dirichlet(softplus(self.raw_concentration)))
+        degrees_of_freedom = self.log_degrees_of_freedom.exp() + D - 1  # ν > D − 1
+        scale_tril = self.precision_tril() / degrees_of_freedom.sqrt()[:, None, None]
+        weights = pyro.sample("weights", dist.Dirichlet(self.log_concentration.exp()))
         precisions = pyro.sample("precisions", Wishart(degrees_of_freedom, scale_tril).to_event(1))
-        mean_precision = softplus(self.raw_mean_precision)[:, None, None]
+        precision_of_means = self.log_mean_precision.exp()[:, None, None] * precisions
         means = pyro.sample(
-            "means", dist.MultivariateNormal(self.means, precision_matrix=mean_precision * precisions).to_event(1)
+            "means", dist.MultivariateNormal(self.means, precision_matrix=precision_of_means).to_event(1)
         )
         with data_plate(x, size):
             logits = self.model.log_joint(x, weights, means, precisions)  # (..., B, C)
             return pyro.sample("z", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
-
-
-def _softplus_inverse(y: Tensor) -> Tensor:
-    return y + torch.log(-torch.expm1(-y))

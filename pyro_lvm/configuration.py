@@ -99,7 +99,9 @@ def _layer_arguments(layer: nn.Module, path: str) -> dict[str, Any]:
     try:
         values = {name: getattr(layer, name) for name in names}
     except AttributeError as error:
-        raise TypeError(f"'{path}', a torch.nn.{type(layer).__name__}, does not tell how it was made: {error}.") from None
+        raise TypeError(
+            f"'{path}', a torch.nn.{type(layer).__name__}, does not tell how it was made: {error}."
+        ) from None
     # A layer's flag `bias` becomes the tensor itself, or None.
     return {k: v is not None if k == "bias" and (v is None or isinstance(v, Tensor)) else v for k, v in values.items()}
 
@@ -123,7 +125,9 @@ def _make(value: Any, made: list[Any]) -> Any:
         cls = _torch_class(kind.removeprefix("torch.nn."))
         module = cls(*arguments["*"]) if "*" in arguments else cls(**arguments)
     else:
-        raise ValueError(f"the file names the class {kind!r}, which is not known here: import its module before loading.")
+        raise ValueError(
+            f"the file names the class {kind!r}, which is not known here: import its module before loading."
+        )
     made.append(module)
     return module
 

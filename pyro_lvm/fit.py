@@ -172,22 +172,24 @@ def fit(
     training = as_programs_data(data, "data", programs)
     held_out = None if validation is None else as_programs_data(validation, "validation", programs)
     _check_batches(training, held_out, batch_size, early_stopping)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    randomness = _OwnRandomness(seed)
+    with randomness:
         _check_programs(programs, training, held_out, batch_size, objective)
-        folder = None if run_dir is None else RunFolder.create(Path(run_dir), run_config or _plain(settings))
-        fabric = Fabric(
-            accelerator=accelerator, devices=devices, precision=precision or _precision(programs)  # type: ignore[arg-type]
-        )
-        run_ = _Run(fabric, programs, objective, training, held_out, settings)
-        result = FitResult(model, guide, run_dir=None if folder is None else folder.path)
-        try:
-            with progress_bar("fit", epochs, progress) as advance:
-                _train(run_, result, epochs, early_stopping, folder, on_epoch, advance)
-        finally:
-            run_.finish(result)
-            if folder is not None:
-                folder.write_programs(model, guide)
+    folder = None if run_dir is None else RunFolder.create(Path(run_dir), run_config or _plain(settings))
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        precision=precision or _precision(programs),  # type: ignore[arg-type]
+    )
+    run_ = _Run(fabric, programs, objective, training, held_out, settings, randomness)
+    result = FitResult(model, guide, run_dir=None if folder is None else folder.path)
+    try:
+        with progress_bar("fit", epochs, progress) as advance:
+            _train(run_, result, epochs, early_stopping, folder, on_epoch, advance)
+    finally:
+        run_.finish(result)
+        if folder is not None:
+            folder.write_programs(model, guide)
     return result
 
 
@@ -235,6 +237,36 @@ class _Pair(nn.Module):
         return loss / len(x)
 
 
+class _OwnRandomness:
+    """PyTorch's random state as the run's own while it works; outside, for instance in `on_epoch`, it is the caller's."""
+
+    def __init__(self, seed: int) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self._inside = _random_state()
+        self._outside = self._inside
+
+    def __enter__(self) -> None:
+        self._outside = _random_state()
+        _set_random_state(self._inside)
+
+    def __exit__(self, *_: object) -> None:
+        self._inside = _random_state()
+        _set_random_state(self._outside)
+
+
+def _random_state() -> list[Tensor]:
+    """Of the CPU and of every accelerator in use."""
+    accelerators = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *accelerators]
+
+
+def _set_random_state(state: list[Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state_all(state[1:])
+
+
 class _Run:
     """A run in progress: programs, optimiser, and the weights to go back to."""
 
@@ -246,7 +278,9 @@ class _Run:
         data: Split,
         validation: Split | None,
         settings: dict[str, Any],
+        randomness: "_OwnRandomness",
     ) -> None:
+        self._randomness = randomness
         self.fabric, self.programs, self.objective = fabric, programs, objective
         self.batch_size, self.seed, self.gradient_clip = (
             settings["batch_size"],
@@ -272,19 +306,28 @@ class _Run:
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the data; its row of the history."""
+        with self._randomness:
+            return self._epoch(epoch)
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
         total, N = 0.0, len(self.data)
         order = torch.randperm(N)
         try:
             for step, start in enumerate(range(0, N, self.batch_size)):
                 rows = order[start : start + self.batch_size]
-                batch = convert(self.data[rows.to(self.data.device) if isinstance(self.data, Tensor) else rows], self.programs)
+                batch = convert(
+                    self.data[rows.to(self.data.device) if isinstance(self.data, Tensor) else rows], self.programs
+                )
                 total += self._step(batch, N, epoch, step) * len(rows)
         except NonFiniteError:
             self._restore(self._good)
             raise
         row = {"epoch": float(epoch + 1), "train": -total / N}
         row |= self._evaluate()
-        row |= {"learning_rate": float(self.optimizer.param_groups[0]["lr"]), "seconds": time.perf_counter() - self._start}
+        row |= {
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            "seconds": time.perf_counter() - self._start,
+        }
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self.scheduler.step(-row.get("validation", row["train"]))
         elif self.scheduler is not None:

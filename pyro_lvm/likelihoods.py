@@ -66,7 +66,9 @@ class Categorical(Part):
     def __init__(self, net: nn.Module, levels: int, shape: Sequence[int] | None = None) -> None:
         super().__init__()
         if levels < 2:
-            raise ValueError(f"'levels' is the number of values a datum's entries take and must be at least 2: {levels}.")
+            raise ValueError(
+                f"'levels' is the number of values a datum's entries take and must be at least 2: {levels}."
+            )
         self.net, self.levels, self.shape = net, levels, _checked(shape)
 
     def forward(self, z: Tensor) -> TorchDistribution:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_lvm.data.arrays import as_split
-from pyro_lvm.data.checks import DataError, check_finite, check_not_empty
+from pyro_lvm.data.checks import DataError
 from pyro_lvm.data.dataset import Split
 from pyro_lvm.nonfinite import locate
 from pyro_lvm.programs import Model, Program
@@ -81,6 +81,11 @@ def check_pair(programs: Pair, x: Split, name: str, evaluate: Callable[[Tensor],
                 evaluate(batch)
         except (RuntimeError, IndexError) as error:
             raise DataError(_does_not_fit(batch, name, error)) from error
+        except ValueError as error:
+            if "\n" not in str(error):
+                raise
+            # Pyro adds the shapes of the whole trace to whatever a program raises; the sentence is the first line.
+            raise ValueError(str(error).splitlines()[0]) from error
 
 
 def _support(programs: Pair, batch: Tensor) -> tuple[str, Any, int] | None:
@@ -91,7 +96,8 @@ def _support(programs: Pair, batch: Tensor) -> tuple[str, Any, int] | None:
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and site["is_observed"] and site["value"] is batch:
             shape = site["fn"].batch_shape + site["fn"].event_shape
-            if tuple(shape[-batch.dim() :]) != tuple(batch.shape):
+            # Pyro lets a density over fewer dimensions stand for more of them, so what broadcasts is fine.
+            if any(s not in (1, n) for s, n in zip(shape[::-1], batch.shape[::-1], strict=False)):
                 raise DataError(
                     f"the data have shape {tuple(batch.shape[1:])} each, but the likelihood '{name}' gives "
                     f"{tuple(site['fn'].event_shape)}: build the model for the data's shape, or reshape the data."

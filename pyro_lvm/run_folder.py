@@ -39,7 +39,9 @@ class RunFolder:
         except OSError as error:
             raise OSError(f"'run_dir' = '{path}' cannot be made: {error.strerror}.") from error
         if occupied:
-            raise FileExistsError(f"'run_dir' = '{path}' is not empty: a run never writes over another; name a new folder.")
+            raise FileExistsError(
+                f"'run_dir' = '{path}' is not empty: a run never writes over another; name a new folder."
+            )
         folder = RunFolder(path)
         try:
             write_atomically(path / "config.json", (json.dumps(dict(config), indent=2) + "\n").encode())

@@ -156,7 +156,7 @@ def ppca(dataset: Dataset, latent_dim: int = 16, covariance: Literal["full", "di
     mean, spread = float(x.mean()), _spread(x)
     model = models.ProbabilisticPCA(dataset.shape, latent_dim, mean=mean, noise_scale=spread)
     guide = guides.LinearNormal(dataset.shape, latent_dim, covariance, centre=mean, spread=spread)
-    training = {"epochs": 200, "batch_size": 100, "learning_rate": 0.02, "scheduler": "CosineAnnealingLR"}
+    training = _annealed(dataset, epochs=1000, batch_size=250, learning_rate=0.04)
     return Made(model, guide, objectives.ELBO(analytic_kl=True), training)
 
 
@@ -188,7 +188,7 @@ def gmm(
     start = exact.GaussianMixture(components, covariance_type, covariance_floor=floor, random_state=_draw_seed())
     model.start_from(*start.start(x))
     objective = pyro.infer.TraceEnum_ELBO(max_plate_nesting=1)
-    training = {"epochs": 200, "batch_size": 100, "learning_rate": 0.02, "scheduler": "CosineAnnealingLR"}
+    training = _annealed(dataset, epochs=200, batch_size=100, learning_rate=0.02)
     return Made(model, guides.Responsibilities(model), objective, training)
 
 
@@ -230,7 +230,7 @@ def gmm_bayes(dataset: Dataset, components: int = 10, weight_concentration: floa
     guide.start_from(
         start.weight_concentration_, start.means_, start.mean_precision_, start.degrees_of_freedom_, start.covariances_
     )
-    training = {"epochs": 200, "batch_size": 100, "learning_rate": 0.02, "scheduler": "CosineAnnealingLR"}
+    training = _annealed(dataset, epochs=200, batch_size=100, learning_rate=0.05)
     return Made(model, guide, pyro.infer.TraceEnum_ELBO(max_plate_nesting=1), training)
 
 
@@ -338,7 +338,9 @@ def _vae(
     encoder = networks.MLP(dataset.shape, 2 * latent_dim, hidden_features, nn.Tanh, centre=centre, spread=spread)
     model = models.VAE(priors.StandardNormal(latent_dim), decoder)
     guide = guides.Amortized(posteriors.DiagonalNormal(encoder))
-    training = {"epochs": 300, "batch_size": 64, "learning_rate": 1e-3, "early_stopping": 40}
+    training = {"epochs": 300, "batch_size": min(64, len(dataset.train)), "learning_rate": 1e-3}
+    if dataset.validation is not None:
+        training["early_stopping"] = 40
     return Made(model, guide, objective, training)
 
 
@@ -350,6 +352,17 @@ def _categorical(dataset: Dataset, name: str, latent_dim: int, hidden_features: 
         )
     net = networks.MLP(latent_dim, (*dataset.shape, dataset.levels), hidden_features, nn.Tanh)
     return likelihoods.Categorical(net, dataset.levels)
+
+
+def _annealed(dataset: Dataset, epochs: int, batch_size: int, learning_rate: float) -> dict[str, Any]:
+    """Settings that end at rest: what converges to a known optimum needs a step that goes to 0."""
+    batch_size = min(batch_size, len(dataset.train))
+    return {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "scheduler": "CosineAnnealingLR",
+    }
 
 
 def _range(dataset: Dataset) -> tuple[float, float]:

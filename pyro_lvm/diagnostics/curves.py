@@ -103,4 +103,6 @@ def _draw(ax: "Axes", points: list[tuple[float, float]], name: str, i: int) -> N
     ax.plot(epochs, values, LINES[i % 4], color=COLOURS[i % 10], marker=marker, markersize=3, label=plain(name))
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(set(epochs)) == 1:  # matplotlib would show thousandths of an epoch around it
+        ax.set_xlim(epochs[0] - 1, epochs[0] + 1)
     ax.grid(alpha=0.25)

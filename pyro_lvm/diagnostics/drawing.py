@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -21,6 +21,8 @@ _PARTICLES = "num_particles_vectorized"  # the plate of the draws, by the name P
 # Values of all sites that one run of the programs may hold, in numbers. The networks' hidden layers need some tens of
 # times as much, which keeps a run below a gigabyte whatever the number of draws.
 _NUMBERS_PER_RUN = 2**19
+
+_DRAWS_OF_A_MEAN = 64  # where a density tells neither its mean nor its mode
 
 
 @final
@@ -184,6 +186,19 @@ class Sampler:
             mean = _mean(density)
         return None if mean is None else self._aligned(mean, density.event_dim, self.variables[name], len(values) > 1)
 
+    def centres(self, drawn: Draws, name: str) -> tuple[Tensor, str]:
+        """The best single guess at what a site holds given what was drawn before it, and what that guess is."""
+        mean = self.means(drawn, name)
+        if mean is not None:
+            return mean, "mean"
+        density, vectorized = drawn.densities[name], len(drawn.values[name]) > 1
+        with torch.no_grad():
+            try:
+                centre, kind = density.mode, "mode"
+            except (NotImplementedError, AttributeError):
+                centre, kind = density.sample((_DRAWS_OF_A_MEAN,)).mean(0), f"mean of {_DRAWS_OF_A_MEAN} draws"
+        return self._aligned(centre, density.event_dim, self.variables[name], vectorized), kind
+
     def _run_pair(self, draws: int) -> tuple[Table, Trace, Trace]:
         # The table is `objectives.table`'s own; the traces it is made from are kept on the way.
         model, guide = poutine.trace(self.model), poutine.trace(self.guide)
@@ -212,8 +227,9 @@ class Sampler:
     def _takes_many(self) -> bool:
         """Whether the programs, which ran, also run on several draws at once."""
         try:
-            for try_out in (self.posterior, self.new_data):
-                try_out(2)
+            self.posterior(2)
+            with suppress(NotImplementedError):  # a prior that cannot be sampled is no matter of dimensions
+                self.prior(2)
         except Exception as error:  # whatever it is, the added dimension is what it is about
             first = next(iter(str(error).splitlines()), type(error).__name__)
             warnings.warn(

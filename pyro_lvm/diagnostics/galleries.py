@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from pyro_lvm.diagnostics.figures import COLOURS, array, axes, is_image
+from pyro_lvm.diagnostics.figures import COLOURS, MARKERS, array, axes, is_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,6 +120,7 @@ def plot_reconstructions(
             value_again,
             s=12,
             color=COLOURS[d % len(COLOURS)],
+            marker=MARKERS[d % len(MARKERS)],
             alpha=0.6,
             linewidths=0,
             label=f"dimension {d + 1}" if named else None,

@@ -46,20 +46,24 @@ def plot_latent(
         raise ValueError(
             f"'labels' must be one for each of the {len(z)} latents, but have shape {tuple(labels.shape)}."
         )
-    groups = _groups(labels)
     if not z.is_floating_point():
-        return _draw_counts(z, groups, name, label_name, axes(ax, 6.4, 3.6))
-    points = array(z).reshape(len(z), -1)
-    ax = axes(ax, 6.4, 5.0)
+        return _draw_counts(z, _groups(labels), name, label_name, axes(ax, 6.4, 3.6))
+    return draw_points(z, labels, name, "latents", label_name, axes(ax, 6.4, 5.0))
+
+
+def draw_points(x: Tensor, labels: Tensor | None, name: str, noun: str, label_name: str, ax: "Axes") -> "Axes":
+    """Points (N, *shape) in one or two dimensions, coloured by label; `noun` says what their values are."""
+    groups = _groups(labels)
+    points = array(x).reshape(len(x), -1)
     if points.shape[1] == 1:
         bins = np.histogram_bin_edges(points, bins=40).tolist()
         rows = [points[mask, 0] for _, mask in groups] if groups else [points[:, 0]]
         colours = [COLOURS[i % len(COLOURS)] for i in range(len(rows))]
         ax.hist(rows, bins=bins, stacked=True, color=colours, label=[text for text, _ in groups] or None)
-        ax.set_xlabel(f"{plain(name)} (latent space's units)")
+        ax.set_xlabel(plain(name))
         ax.set_ylabel("number of data")
     else:
-        points = _project(points, name, ax)
+        points = _project(points, name, noun, ax)
         if labels is not None and not groups:
             values = labels.detach().cpu().double().numpy()
             shown = ax.scatter(points[:, 0], points[:, 1], s=14, c=values, cmap="viridis", linewidths=0)
@@ -71,7 +75,7 @@ def plot_latent(
                 ax.scatter(across, up, s=16, color=colour, marker=marker, alpha=0.75, linewidths=0, label=text)
         ax.set_aspect("equal", adjustable="datalim")
     if groups:
-        ax.legend(title=plain(label_name), loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        ax.legend(title=plain(label_name), loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, markerscale=1.5)
     return ax
 
 
@@ -85,15 +89,15 @@ def _groups(labels: Tensor | None) -> list[tuple[str, np.ndarray]]:
     return [(str(int(c)), (labels == c).cpu().numpy()) for c in classes]
 
 
-def _project(points: np.ndarray, name: str, ax: "Axes") -> np.ndarray:
+def _project(points: np.ndarray, name: str, noun: str, ax: "Axes") -> np.ndarray:
     M = points.shape[1]
     if M == 2:
-        ax.set_xlabel(f"{plain(name)}₁ (first of 2 latents)")
-        ax.set_ylabel(f"{plain(name)}₂ (second of 2 latents)")
+        ax.set_xlabel(f"{plain(name)}₁ (first of 2 {noun})")
+        ax.set_ylabel(f"{plain(name)}₂ (second of 2 {noun})")
         return points
     projected, shares = principal_axes(points)
     texts = [
-        f"principal axis {i + 1} of {plain(name)} ({100 * share:.0f} % of the variance of {M} latents)"
+        f"principal axis {i + 1} of {plain(name)} ({100 * share:.0f} % of the variance of {M} {noun})"
         for i, share in enumerate(shares)
     ]
     ax.set_xlabel(texts[0])

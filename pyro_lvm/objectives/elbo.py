@@ -43,9 +43,7 @@ class ELBO(Objective):
         vectorize_particles: bool = True,
         max_plate_nesting: int | float = float("inf"),
     ) -> None:
-        super().__init__(
-            num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
-        )
+        super().__init__(num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting)
         self._with_kl = analytic_kl
 
     def bound(self, table: Table) -> Tensor:
