@@ -11,7 +11,9 @@ from pyro_lvm.programs import data_plate
 
 
 class ExactPPCA(Part):
-    r"""$q(z \mid x) = p(z \mid x) = \mathcal N(P^{-1} W^\top (x - b),\ \sigma^2 P^{-1})$, $P = W^\top W + \sigma^2 I_M$.
+    r"""$q(z \mid x) = p(z \mid x) = \mathcal N(P^{-1} W^\top (x - b),\ \sigma^2 P^{-1})$.
+
+    $P = W^\top W + \sigma^2 I_M$.
 
     Reads the model's own parameters, so it is exact whatever they are: the ELBO is log p(x), draw by draw.
 

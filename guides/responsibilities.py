@@ -10,7 +10,7 @@ from pyro_lvm.programs import data_plate
 
 
 class Responsibilities(Part):
-    r"""$q(z = c \mid x) = p(z = c \mid x) = \pi_c \mathcal N(x \mid \mu_c, \Sigma_c) / \sum_{c'} \pi_{c'} \mathcal N(x \mid \mu_{c'}, \Sigma_{c'})$.
+    r"""$q(z = c \mid x) = p(z = c \mid x) = \pi_c \mathcal N(x \mid \mu_c, \Sigma_c) / p(x)$.
 
     Reads the model's own parameters: every log-weight is log p(x), whichever component is drawn.
 

@@ -13,8 +13,9 @@ from pyro_lvm.programs import Model, data_plate
 
 
 class ProbabilisticPCA(Model):
-    r"""$z \sim \mathcal N(0, I_M)$, $x \mid z \sim \mathcal N(W z + b, \sigma^2 I_D)$: the one autoencoder with every answer known.
+    r"""$z \sim \mathcal N(0, I_M)$, $x \mid z \sim \mathcal N(W z + b, \sigma^2 I_D)$.
 
+    The one autoencoder with every answer known.
     The evidence and the posterior in closed form are `exact.log_evidence` and `guides.ExactPPCA`.
 
     Args:

@@ -1,7 +1,8 @@
-"""Latent variable models as probabilistic programs: Pyro model/guide pairs, trained by SVI, held against exact answers."""
+"""Latent variable models as probabilistic programs: Pyro pairs trained by SVI and held against exact answers."""
 
 from pyro_lvm import (
     data,
+    diagnostics,
     distributions,
     evidence,
     exact,
@@ -12,8 +13,10 @@ from pyro_lvm import (
     objectives,
     posteriors,
     priors,
+    zoo,
 )
 from pyro_lvm.configuration import Part
+from pyro_lvm.diagnostics import posterior
 from pyro_lvm.evidence import LogLikelihood, log_likelihood
 from pyro_lvm.fit import FitResult, History, NonFiniteError, fit
 from pyro_lvm.saving import load, save
@@ -27,6 +30,7 @@ __all__ = [
     "NonFiniteError",
     "Part",
     "data",
+    "diagnostics",
     "distributions",
     "evidence",
     "exact",
@@ -38,7 +42,9 @@ __all__ = [
     "models",
     "networks",
     "objectives",
+    "posterior",
     "posteriors",
     "priors",
     "save",
+    "zoo",
 ]

@@ -38,7 +38,7 @@ def _remembering(initialise: Callable[..., None]) -> Callable[..., None]:
         initialise(self, *args, **keywords)
         # Past nn.Module's __setattr__, which would register the modules among the arguments a second time. The last
         # assignment is the outermost class's, so a subclass's arguments win over its base's.
-        object.__setattr__(self, "arguments", {k: v for k, v in list(bound.arguments.items())[1:]})
+        object.__setattr__(self, "arguments", dict(list(bound.arguments.items())[1:]))
 
     return __init__
 
@@ -75,8 +75,8 @@ def _describe(value: Any, path: str, seen: dict[int, int]) -> Any:
             kind, arguments = f"torch.nn.{type(value).__name__}", _layer_arguments(value, path)
         else:
             raise TypeError(
-                f"'{path}' is a {type(value).__name__}, and how it was made is not known: derive it from pyro_lvm.Part, or "
-                "save its weights alone and give `load` the modules to fill with `into=(model, guide)`."
+                f"'{path}' is a {type(value).__name__}, and how it was made is not known: derive it from pyro_lvm.Part, "
+                "or save its weights alone and give `load` the modules to fill with `into=(model, guide)`."
             )
         described = {k: _describe(v, f"{path}.{k}", seen) for k, v in arguments.items()}
         seen[id(value)] = len(seen)

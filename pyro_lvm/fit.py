@@ -47,7 +47,7 @@ class History(Sequence[dict[str, float]]):
         """Names of the columns."""
         return list(dict.fromkeys(name for row in self._rows for name in row))
 
-    @overload  # type: ignore[override]
+    @overload
     def __getitem__(self, key: int) -> dict[str, float]: ...
     @overload
     def __getitem__(self, key: str) -> list[float]: ...
@@ -114,7 +114,7 @@ def fit(
     run_config: Mapping[str, Any] | None = None,
     on_epoch: Callable[[dict[str, float]], object] | None = None,
 ) -> FitResult:
-    r"""Trains a pair by stochastic gradient ascent on an objective, $\max_{\theta, \phi} \frac1N \sum_n \mathcal L(x_n)$.
+    r"""Trains a pair by stochastic gradient ascent, $\max_{\theta, \phi} \frac1N \sum_n \mathcal L(x_n)$.
 
     The programs are trained in place. Nothing else is: Pyro's parameter store, its validation flags, PyTorch's default
     precision and random state are as before. The same seed gives the same weights, whatever else the process does.
@@ -166,8 +166,8 @@ def fit(
     objective = ELBO() if objective is None else objective
     if not callable(getattr(objective, "differentiable_loss", None)):
         raise ValueError(
-            f"'objective' must be a Pyro ELBO with a differentiable_loss, which {type(objective).__name__} is not: use one "
-            "of pyro_lvm.objectives (IWAE in place of RenyiELBO)."
+            f"'objective' must be a Pyro ELBO with a differentiable_loss, which {type(objective).__name__} is not: use "
+            "one of pyro_lvm.objectives (IWAE in place of RenyiELBO)."
         )
     training = as_programs_data(data, "data", programs)
     held_out = None if validation is None else as_programs_data(validation, "validation", programs)
@@ -238,7 +238,7 @@ class _Pair(nn.Module):
 
 
 class _OwnRandomness:
-    """PyTorch's random state as the run's own while it works; outside, for instance in `on_epoch`, it is the caller's."""
+    """PyTorch's random state as the run's own while it works; outside, as in `on_epoch`, it is the caller's."""
 
     def __init__(self, seed: int) -> None:
         with torch.random.fork_rng():
@@ -382,8 +382,8 @@ class _Run:
             fault = locate_gradient(self.programs, batch, **size)
         where = "no single site could be blamed" if fault is None else f"{fault}"
         return NonFiniteError(
-            f"training stopped at epoch {epoch + 1}, step {step + 1}: {what}; {where}. The programs have the weights of the "
-            "last finished epoch again; try a smaller learning_rate, gradient_clip, or look at that site's scale.",
+            f"training stopped at epoch {epoch + 1}, step {step + 1}: {what}; {where}. The programs have the weights of "
+            "the last finished epoch again; try a smaller learning_rate, gradient_clip, or look at that site's scale.",
             epoch=epoch,
             step=step,
             site=None if fault is None else fault.site,
@@ -410,13 +410,13 @@ class _Run:
                         value = self.objective.bound(table).item()
                     else:
                         value = -self.objective.loss(*self.programs, batch, **size)
-                    # With `size` the batch stands for the whole training set, and what all data share counts 1/N a datum.
+                    # With `size` the batch stands for all training data: what they share counts 1/N a datum.
                     bound += value / (len(self.data) if size else len(batch)) * share
         self.module.train()
         row = {"validation": bound} if self.validation is not None else {}
         return row | {f"kl_{name}": value for name, value in kl.items()}
 
-    def _table(self, batch: Tensor, size: dict[str, int]) -> Table | None:
+    def _table(self, batch: Tensor, size: dict[str, Any]) -> Table | None:
         if isinstance(self.objective, Objective):
             return self.objective.table(*self.programs, batch, **size)
         return run(*self.programs, (batch,), size) if self._has_table else None
@@ -463,8 +463,8 @@ def _check_programs(
     table = _table_or_none(programs, data)
     if table is not None and table.global_latents and not programs[0].accepts_size and batch_size < len(data):
         raise ValueError(
-            f"all data share the latent '{table.global_latents[0]}', but the model accepts no 'size', so a minibatch would "
-            f"count its prior once for every {batch_size} data: give the programs the argument 'size' (see "
+            f"all data share the latent '{table.global_latents[0]}', but the model accepts no 'size', so a minibatch "
+            f"would count its prior once for every {batch_size} data: give the programs the argument 'size' (see "
             f"pyro_lvm.programs.data_plate), or set batch_size={len(data)}."
         )
 
@@ -472,12 +472,12 @@ def _check_programs(
 def _check_batches(data: Split, validation: Split | None, batch_size: int, early_stopping: int | None) -> None:
     if batch_size > len(data):
         raise ValueError(
-            f"'batch_size' = {batch_size} is larger than the data, which are {len(data)}: set it to {len(data)} or less."
+            f"'batch_size' = {batch_size} is larger than the data, which are {len(data)}: set it to that or less."
         )
     if validation is not None and tuple(validation.shape[1:]) != tuple(data.shape[1:]):
         raise ValueError(
-            f"'validation' holds data of shape {tuple(validation.shape[1:])}, 'data' of {tuple(data.shape[1:])}: they must "
-            "be of one kind."
+            f"'validation' holds data of shape {tuple(validation.shape[1:])}, 'data' of {tuple(data.shape[1:])}: they "
+            "must be of one kind."
         )
     if validation is None and early_stopping is not None:
         raise ValueError("'early_stopping' judges by validation data: give 'validation' too.")

@@ -95,14 +95,15 @@ def _support(programs: Pair, batch: Tensor) -> tuple[str, Any, int] | None:
     trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(batch)
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and site["is_observed"] and site["value"] is batch:
-            shape = site["fn"].batch_shape + site["fn"].event_shape
+            fn: Any = site["fn"]
+            shape = fn.batch_shape + fn.event_shape
             # Pyro lets a density over fewer dimensions stand for more of them, so what broadcasts is fine.
             if any(s not in (1, n) for s, n in zip(shape[::-1], batch.shape[::-1], strict=False)):
                 raise DataError(
                     f"the data have shape {tuple(batch.shape[1:])} each, but the likelihood '{name}' gives "
-                    f"{tuple(site['fn'].event_shape)}: build the model for the data's shape, or reshape the data."
+                    f"{tuple(fn.event_shape)}: build the model for the data's shape, or reshape the data."
                 )
-            support = site["fn"].support
+            support = fn.support
             while isinstance(support, type(constraints.independent(constraints.real, 1))):
                 support = support.base_constraint
             return name, support, support.event_dim
@@ -119,8 +120,8 @@ def _check_support(part: Tensor, support: tuple[str, Any, int], name: str, start
         value = part[tuple(index)].item()
         index[0] += start
         raise DataError(
-            f"'{name}' holds {value:g} at {index}, outside the support of the likelihood '{site}', {_words(constraint)}: "
-            "choose a likelihood for such values, or rescale, round or binarise them (data.load(..., binarise=...))."
+            f"'{name}' holds {value:g} at {index}, outside the support of the likelihood '{site}', {_words(constraint)}:"
+            " choose a likelihood for such values, or rescale, round or binarise them (data.load(..., binarise=...))."
         )
 
 

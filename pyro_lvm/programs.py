@@ -90,6 +90,7 @@ class Program:
         )
 
     def __call__(self, x: Tensor | None = None, *, size: int | None = None) -> Any:
+        """Runs the program on its own parameters and returns what it returns."""
         arguments: dict[str, Any] = {"size": size} if self.accepts_size and size is not None else {}
         if size is not None and x is None and not self.accepts_size:
             raise ValueError(f"{_name(self.original)} accepts no 'size', so it cannot be run without data.")
@@ -135,8 +136,8 @@ class Program:
             for name, value in store.named_parameters():
                 if id(value) not in owned:
                     raise TypeError(
-                        f"{_name(self.original)} is a PyroModule with a bare pyro.param({name!r}, ...), which would not "
-                        "be trained: make it an attribute, nn.Parameter or PyroParam."
+                        f"{_name(self.original)} is a PyroModule with a bare pyro.param({name!r}, ...), which would "
+                        "not be trained: make it an attribute, nn.Parameter or PyroParam."
                     )
         return result
 

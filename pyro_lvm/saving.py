@@ -79,7 +79,7 @@ def load(
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dictionary
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"'{path}' is damaged or no safetensors file: {error}.") from error
     if metadata.get("format") != _FORMAT:
@@ -88,7 +88,7 @@ def load(
         described = json.loads(metadata["programs"])
         if described is None:
             raise ValueError(
-                f"'{path}' holds weights only, of programs it could not describe: build them and pass into=(model, guide)."
+                f"'{path}' holds weights only, of programs it could not describe: build them, pass into=(model, guide)."
             )
         with torch.random.fork_rng():  # new modules draw their weights, which are replaced at once
             made = rebuild(described)
@@ -141,6 +141,7 @@ def _fill(into: tuple[Callable[..., Any], Callable[..., Any]], tensors: dict[str
         for name, tensor in tensors.items():
             if own[name].shape != tensor.shape:
                 raise ValueError(
-                    f"'{path}' holds '{name}' of shape {tuple(tensor.shape)}, the program's is {tuple(own[name].shape)}."
+                    f"'{path}' holds '{name}' of shape {tuple(tensor.shape)}, the program's is "
+                    f"{tuple(own[name].shape)}."
                 )
             own[name].data = tensor.to(own[name].device)

@@ -212,6 +212,7 @@ def train(recipe: str, *, run_dir: str | Path | None = None, progress: bool = Tr
     model, guide, made = zoo.build(recipe, dataset, seed=seed, **groups["recipe"])
     training = settings(recipe)["training"] | dict(made.training) | groups["training"]
     config = _config(recipe, groups | {"training": training})
+    _check_evaluation(*(config[name] for name in EVALUATION_SETTINGS))  # now, and not when the training is over
     path = _new_folder(made, dataset) if run_dir is None else Path(run_dir)
     run = Run(path, config, made, dataset, model, guide)
     try:
@@ -269,8 +270,7 @@ def evaluate(
     Raises:
         ValueError: for a split that the data do not have, and for numbers below 1.
     """
-    if limit is not None and limit < 2:
-        raise ValueError(f"'limit' is a number of data and must be at least 2, not {limit}.")
+    _check_evaluation(num_particles, limit)
     chosen, notes = _split(run.dataset, split)
     programs = pair(run.model, run.guide)
     x = as_tensor(run.dataset.splits[chosen][:limit], chosen, programs)
@@ -409,7 +409,14 @@ def _config(recipe: str, groups: Mapping[str, Mapping[str, Any]]) -> dict[str, A
         config |= usual | dict(groups[title])
     packages = ("pyro-lvm", "torch", "pyro-ppl", "numpy")
     config["versions"] = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    return config
+    return dict(json.loads(json.dumps(config)))  # as it will be read again: lists for tuples
+
+
+def _check_evaluation(num_particles: int, limit: int | None) -> None:
+    if num_particles < 1:
+        raise ValueError(f"'num_particles' is a number of draws and must be at least 1, not {num_particles}.")
+    if limit is not None and limit < 2:
+        raise ValueError(f"'limit' is a number of data and must be at least 2, not {limit}.")
 
 
 def _new_folder(recipe: zoo.Recipe, dataset: Dataset) -> Path:
@@ -491,17 +498,25 @@ def _log_likelihoods(
     shared = run_table(*programs, (x[:1],), {}).global_latents
     what = "log posterior predictive" if shared else "log-likelihood"
     error = float(ll.mean_standard_error)
-    meaning = f"Estimate of the mean of log p(x), from {particles} importance-weighted draws a datum; higher is better."
+    meaning = f"Estimate of the mean of log p(x), from {particles} importance-weighted draws a datum, ± their error; higher is better."
     numbers = [Number(f"{split} {what}", float(ll.mean), _NATS, meaning, error)]
     if _is_discrete(programs[0], x):
         per_nat = 1 / (ll.features * math.log(2))
         meaning = f"Minus the log-likelihood, spread over a datum's {ll.features} values; lower is better."
         value, error = float(ll.bits_per_dimension), error * per_nat
         numbers.append(Number(f"{split} bits per dimension", value, "bits", meaning, error))
-    worst = float(ll.khat.max())
-    above = float((ll.khat > 0.7).double().mean())
+    return [*numbers, _worst_khat(ll.khat)]
+
+
+def _worst_khat(khat: Tensor) -> Number:
+    worst = float(khat.max())
+    if math.isnan(worst):
+        return Number("worst k-hat", math.nan, "", "Not known: it takes 25 draws a datum at least.")
+    if math.isinf(worst):
+        return Number("worst k-hat", math.nan, "", "Not defined: a datum's importance weights are all the same.")
+    above = float((khat > 0.7).double().mean())
     meaning = f"Tail of the importance weights; above 0.7, as for {above:.1%} of the data, not to be trusted."
-    return [*numbers, Number("worst k-hat", worst, "", meaning)]
+    return Number("worst k-hat", worst, "", meaning)
 
 
 def _is_discrete(model: Program, x: Tensor) -> bool:

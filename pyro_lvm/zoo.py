@@ -119,6 +119,8 @@ def build(name: str, dataset: Dataset, *, seed: int = 0, **settings: Any) -> tup
             near = difflib.get_close_matches(setting, entry.settings, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(entry.settings)}"
             raise ValueError(f"the recipe {name!r} has no setting {setting!r}: {hint}")
+        if setting in ("latent_dim", "components", "num_particles") and not settings[setting] >= 1:
+            raise ValueError(f"'{setting}' must be at least 1, not {settings[setting]!r}.")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = entry.make(dataset, **settings)
@@ -273,7 +275,7 @@ def vae_bernoulli(dataset: Dataset, latent_dim: int = 16, hidden_features: tuple
     if dataset.levels != 2:
         raise DataError(
             f"the recipe 'vae-bernoulli' is for zeros and ones, but '{dataset.name}' has "
-            f"{dataset.levels or 'real'} values: load it with binarise='static' (or 'dynamic', 'threshold'), or use 'vae'."
+            f"{dataset.levels or 'real'} values: load it with binarise='static', 'dynamic' or 'threshold', or use 'vae'."
         )
     decoder = likelihoods.Bernoulli(networks.MLP(latent_dim, dataset.shape, hidden_features, nn.Tanh))
     return _vae(dataset, decoder, latent_dim, hidden_features, objectives.ELBO(analytic_kl=True))
@@ -347,8 +349,8 @@ def _vae(
 def _categorical(dataset: Dataset, name: str, latent_dim: int, hidden_features: tuple[int, ...]) -> nn.Module:
     if dataset.levels is None:
         raise DataError(
-            f"the recipe {name!r} is for discrete values, but '{dataset.name}' has real ones: use 'vae-gaussian', or state "
-            "their number with data.load(..., levels=...)."
+            f"the recipe {name!r} is for discrete values, but '{dataset.name}' has real ones: use 'vae-gaussian', or "
+            "state their number with data.load(..., levels=...)."
         )
     net = networks.MLP(latent_dim, (*dataset.shape, dataset.levels), hidden_features, nn.Tanh)
     return likelihoods.Categorical(net, dataset.levels)

@@ -94,9 +94,7 @@ def scaled(model: Any, guide: Any, scale: float) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("setting", ["plain", "minibatch", "subsample", "scale", "minibatch of 1"])
-def test_iwae_lies_between_elbo_and_evidence_and_grows(
-    setting: str, model: models.ProbabilisticPCA, x: Tensor
-) -> None:
+def test_iwae_lies_between_elbo_and_evidence_and_grows(setting: str, model: models.ProbabilisticPCA, x: Tensor) -> None:
     guide, kw, factor = LooseGuide(model), dict[str, Any](), 1.0
     programs: tuple[Any, Any] = (model, guide)
     evidence = log_evidence(model, x)
@@ -280,7 +278,9 @@ def test_closed_form_is_used_only_where_parents_are_drawn_first() -> None:
 # Gradients
 
 
-def average_gradient(objective: Any, programs: Any, x: Tensor, parameter: nn.Parameter, n: int) -> tuple[Tensor, Tensor]:
+def average_gradient(
+    objective: Any, programs: Any, x: Tensor, parameter: nn.Parameter, n: int
+) -> tuple[Tensor, Tensor]:
     draws = []
     for _ in range(n):
         parameter.grad = None

@@ -17,6 +17,9 @@ __all__ = ["main"]
 # What the library raises for what it was given. Anything else is a defect, of which the error says how to see more.
 _EXPECTED = (ValueError, OSError, FloatingPointError)
 
+# What to do about an error, as one would type it.
+_TYPED = {"'root'": "--data-root", "download=True": "--download", "binarise='static'": "--binarise static"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
@@ -92,6 +95,8 @@ def _single_precision() -> Iterator[None]:
 
 def _in_words(error: Exception) -> str:
     message = " ".join(str(error).split())
+    for called, typed in _TYPED.items():
+        message = message.replace(called, typed)
     if isinstance(error, OSError) and error.filename is not None:
         return f"'{error.filename}': {error.strerror}"
     if isinstance(error, _EXPECTED):

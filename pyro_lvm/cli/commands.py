@@ -58,13 +58,13 @@ def evaluate(argv: Sequence[str]) -> int:
     given = _parse_for_run(
         "evaluate", workflow.evaluate, argv, "Rewrites evaluation.json, posterior.nc and report.html."
     )
-    return _measure(workflow.open_run(given.pop("run")), **given)
+    return _measure(workflow.open_run(given.pop("RUN")), **given)
 
 
 def sample(argv: Sequence[str]) -> int:
     """Draw data from a run's model, into a picture or a file of numbers."""
     given = _parse_for_run("sample", workflow.sample, argv)
-    print(workflow.sample(workflow.open_run(given.pop("run")), **given))
+    print(workflow.sample(workflow.open_run(given.pop("RUN")), **given))
     return 0
 
 
@@ -74,7 +74,7 @@ def report(argv: Sequence[str]) -> int:
         "pyro-lvm report", "Write a run's report.html again, evaluating the run first where it has no numbers."
     )
     _add_run(parser)
-    run = workflow.open_run(parser.parse(argv)["run"])
+    run = workflow.open_run(parser.parse(argv)["RUN"])
     numbers = run.path / "evaluation.json"
     if numbers.is_file():
         print(workflow.write_run_report(run, workflow.Evaluation.read(numbers)))
@@ -209,7 +209,7 @@ def _parse_for_run(command: str, function: Callable[..., Any], argv: Sequence[st
 
 def _add_run(parser: Parser) -> None:
     parser.usage = f"{parser.prog} RUN [options]"
-    parser.add_argument("run", metavar="RUN", help="A run's folder.")
+    parser.add_argument("RUN", help="A run's folder.")
 
 
 def _conclude(run: Run) -> int:

@@ -111,6 +111,8 @@ class Parser(ArgumentParser):
             if name not in self.settings:
                 raise UsageError(f"'--config' holds {name!r}, which is no setting here{nearest(name, self.settings)}")
             setting = self.settings[name]
+            if setting.several and not isinstance(value, list):
+                raise UsageError(f"'{name}' in '--config' must be a list, not {value!r}.")
             if value is None and _NONE not in _members(setting.type):  # which jsonargparse lets pass
                 raise UsageError(f"'{name}' in '--config' must be {setting.words}, not null.")
         return self.parse_object(dict(config), defaults=False, _skip_required=True)

@@ -18,9 +18,9 @@ from pyro_lvm.programs import Program, pair
 
 _PARTICLES = "num_particles_vectorized"  # the plate of the draws, by the name Pyro's error messages know
 
-# Values of all sites that one run of the programs may hold, in numbers. The networks' hidden layers need some tens of
-# times as much, which keeps a run below a gigabyte whatever the number of draws.
-_NUMBERS_PER_RUN = 2**19
+# Values of all sites that one run of the programs may hold, in numbers. Networks need some tens of times as much, so a
+# run stays at some hundred megabytes; larger runs are not faster, since they leave the processor's caches.
+_NUMBERS_PER_RUN = 2**17
 
 _DRAWS_OF_A_MEAN = 64  # where a density tells neither its mean nor its mode
 
@@ -148,8 +148,8 @@ class Sampler:
     def posterior(self, draws: int) -> tuple[Draws, Draws]:
         """Latents from the guide with their table, and data drawn anew given these very latents."""
         with _undisturbed(self.model, self.guide):
-            table, guide_trace, _ = self._run_pair(draws)
-            again = self._trace(poutine.uncondition(poutine.replay(self.model, trace=guide_trace)), draws)
+            table, guide_trace, model_trace = self._run_pair(draws)
+            again = self._drawn_anew(guide_trace, model_trace, draws)
         return self._draws(guide_trace, draws, self.latents, table), self._draws(again, draws, list(self.observed))
 
     def guide_only(self, draws: int) -> Draws:
@@ -209,6 +209,15 @@ class Sampler:
         if draws > 1:
             program = pyro.plate(_PARTICLES, draws, dim=-self.nesting - 1)(program)
         return poutine.trace(program).get_trace(self.x, **self.arguments)
+
+    def _drawn_anew(self, guide_trace: Trace, model_trace: Trace, draws: int) -> Trace:
+        """The model's trace with data from p(x | z) in place of the observed ones, the latents being the guide's."""
+        if len(self.observed) > 1:  # one may depend on another's value
+            return self._trace(poutine.uncondition(poutine.replay(self.model, trace=guide_trace)), draws)
+        for name in self.observed:  # the density of the only one is known: the decoder need not run again
+            site: Any = model_trace.nodes[name]
+            site["value"] = site["fn"](*site["args"], **site["kwargs"])
+        return model_trace
 
     def _draws(self, trace: Trace, draws: int, names: list[str], table: Table | None = None) -> Draws:
         nodes: dict[str, Any] = {name: trace.nodes[name] for name in names if name in trace.nodes}

@@ -1,6 +1,6 @@
 """Densities the field needs and PyTorch and Pyro lack, one file each."""
 
-from pyro_lvm.distributions import divergences as _divergences  # registers them
+import pyro_lvm.distributions.divergences  # noqa: F401  # importing registers them
 from pyro_lvm.distributions.indexed_normal import IndexedNormal, component_log_prob
 from pyro_lvm.distributions.reshaped import reshaped
 from pyro_lvm.distributions.wishart import Wishart

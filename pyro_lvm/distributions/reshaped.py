@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pyro.distributions as dist
 from pyro.distributions import TorchDistribution
+from torch import Size
 from torch.distributions.transforms import ReshapeTransform
 
 
@@ -21,4 +22,4 @@ def reshaped(distribution: TorchDistribution, shape: Sequence[int]) -> TorchDist
     """
     if tuple(shape) == tuple(distribution.event_shape):
         return distribution
-    return dist.TransformedDistribution(distribution, [ReshapeTransform(distribution.event_shape, tuple(shape))])
+    return dist.TransformedDistribution(distribution, [ReshapeTransform(distribution.event_shape, Size(shape))])

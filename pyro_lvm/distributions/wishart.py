@@ -10,11 +10,13 @@ from torch.distributions import Chi2, constraints, register_kl
 
 
 class Wishart(TorchDistribution):
-    r"""$p(\Lambda) \propto |\Lambda|^{(\nu - D - 1)/2} \exp(-\tfrac12 \mathrm{tr}\, V^{-1} \Lambda)$, with mean $\nu V$, $V = L L^\top$.
+    r"""$p(\Lambda) \propto |\Lambda|^{(\nu - D - 1)/2} \exp(-\tfrac12 \mathrm{tr}\, V^{-1} \Lambda)$.
+
+    $V = L L^\top$, and the mean is $\nu V$.
 
     `torch.distributions.Wishart` (2.13) calls every regular draw singular, warns, and draws again in place; here a draw
-    is $L A A^\top L^\top$ with A lower triangular, $A_{ii}^2 \sim \chi^2_{\nu - i + 1}$, $A_{ij} \sim \mathcal N(0, 1)$, with
-    gradients to both parameters.
+    is $L A A^\top L^\top$ with A lower triangular, $A_{ii}^2 \sim \chi^2_{\nu - i + 1}$, $A_{ij} \sim \mathcal N(0, 1)$,
+    with gradients to both parameters.
 
     Args:
         df: ν > D − 1, (...).

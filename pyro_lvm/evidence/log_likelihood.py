@@ -21,7 +21,7 @@ __all__ = ["LogLikelihood", "log_likelihood"]
 class _Mean(Tensor):
     """A number that may also be called, as PyTorch's `tensor.mean()` is."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __call__(self) -> Tensor:
         return self.as_subclass(Tensor)
@@ -42,7 +42,7 @@ class LogLikelihood(Tensor):
         num_particles: K.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     standard_error: Tensor
     ess: Tensor
@@ -88,7 +88,7 @@ def log_likelihood(
     vectorize_particles: bool = True,
     progress: bool = True,
 ) -> LogLikelihood:
-    r"""$\log \hat p(x_n) = \log \frac1K \sum_k \frac{p(x_n, z_k)}{q(z_k \mid x_n)}$, $z_k \sim q(\cdot \mid x_n)$, for every datum.
+    r"""$\log \hat p(x_n) = \log \frac1K \sum_k \frac{p(x_n, z_k)}{q(z_k \mid x_n)}$, $z_k \sim q(\cdot \mid x_n)$.
 
     A lower bound in expectation, within the returned standard error of log p(x) where k-hat is below 0.7. For programs
     with latents that all data share, these are drawn from the guide as from a posterior, without a weight: the result
@@ -161,7 +161,7 @@ def _log_weights(
     log_w = torch.cat(parts)
     if bool((log_w.isnan() | (log_w == torch.inf)).any()):
         raise FloatingPointError(
-            "a log-weight is NaN or infinite: the weights of the model or the guide are not finite, or a density overflows."
+            "a log-weight is NaN or infinite: the weights of model or guide are not finite, or a density overflows."
         )
     return log_w
 

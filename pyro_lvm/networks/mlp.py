@@ -1,6 +1,7 @@
 """The multilayer perceptron."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import cast
 
@@ -51,7 +52,7 @@ class MLP(Part):
         self.centre, self.spread = centre, spread
         widths = [prod(self.in_shape), *_shape(hidden_features, "hidden_features"), prod(self.out_shape)]
         layers: list[nn.Module] = []
-        for wide, narrow in zip(widths[:-1], widths[1:], strict=True):
+        for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), activation()]
         self.layers = nn.Sequential(*layers[:-1])
 

@@ -10,7 +10,7 @@ from pyro_lvm.objectives.table import Table
 
 
 class IWAE(Objective):
-    r"""$\mathcal L_K = E\left[\log \frac1K \sum_k w_k\right] \le \log p(x)$, $w_k = p(x, z_k) / q(z_k \mid x)$, $z_k \sim q(\cdot \mid x)$.
+    r"""$\mathcal L_K = E\left[\log \frac1K \sum_k w_k\right] \le \log p(x)$, with $w_k = p(x, z_k) / q(z_k \mid x)$.
 
     The mean of weights is taken per datum, over unscaled probabilities; the scale of a subsampled plate or of
     `poutine.scale` stands outside the logarithm, so that the bound stays one (`pyro.infer.RenyiELBO` puts it inside).
@@ -52,8 +52,8 @@ class IWAE(Objective):
         if table.global_latents:
             names = ", ".join(f"'{name}'" for name in table.global_latents)
             raise ValueError(
-                f"IWAE averages weights datum by datum, but all data share the latent {names}: a sum over data inside its "
-                "logarithm is no bound under subsampling. Use ELBO, or put the latent and the data in one plate."
+                f"IWAE averages weights datum by datum, but all data share the latent {names}: a sum over data inside "
+                "its logarithm is no bound under subsampling. Use ELBO, or put the latent and the data in one plate."
             )
         K, scale = table.num_particles, table.common_scale("IWAE")
         log_w = table.log_weight()  # (K, *plates)

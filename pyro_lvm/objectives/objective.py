@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_lvm.objectives.table import Table, plate_nesting, run
 
 
-class Objective(PyroELBO):  # type: ignore[misc]
+class Objective(PyroELBO):
     """A bound on the log evidence to maximise, abstract; its negative is the loss, as everywhere in Pyro.
 
     Drops into `pyro_lvm.fit`, `pyro.infer.SVI(model, guide, optimiser, loss=objective)` and `objective(model, guide)`.
@@ -76,7 +76,7 @@ class Objective(PyroELBO):  # type: ignore[misc]
         """Minus the bound; adds its gradient to the parameters'."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         return loss.item()
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
@@ -89,6 +89,6 @@ def valued(value: Tensor, surrogate: Tensor) -> Tensor:
 
 
 def leave_one_out(values: Tensor) -> Tensor:
-    """The mean of the other particles' values, (K, ...) to (K, ...): a baseline no particle has a part in; 0 for K = 1."""
+    """The mean of the other particles' values, (K, ...): a baseline no particle has a part in; 0 for K = 1."""
     K = len(values)
     return (values.sum(0) - values) / (K - 1) if K > 1 else torch.zeros_like(values)

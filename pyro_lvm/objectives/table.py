@@ -215,8 +215,8 @@ def _check_latents(model_sites: dict[str, Any], inferred: dict[str, Any]) -> Non
     missing = [name for name in model_sites if name in latent and name not in inferred]
     if missing:
         raise ValueError(
-            f"the model's latent {_quote(missing)} is not in the guide: sample it there under the same name (a discrete "
-            "latent that is only enumerated needs `pyro.infer.TraceEnum_ELBO`), or, if it is data, observe it."
+            f"the model's latent {_quote(missing)} is not in the guide: sample it there under the same name (a "
+            "discrete latent that is only enumerated needs `pyro.infer.TraceEnum_ELBO`), or, if it is data, observe it."
         )
     extra = [n for n, site in inferred.items() if n not in latent and not site["infer"].get("is_auxiliary")]
     if extra:
@@ -231,7 +231,7 @@ def _samples(trace: poutine.Trace) -> dict[str, Any]:
     return {
         name: site
         for name, site in nodes.items()
-        if site["type"] == "sample" and not site["infer"].get("_deterministic", False)
+        if site["type"] == "sample" and not (site["infer"] or {}).get("_deterministic", False)
     }
 
 

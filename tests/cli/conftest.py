@@ -1,27 +1,14 @@
 """A small trained run, and the command line called in this process."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from cli_calls import SMALL, Call, Called
 
 from pyro_lvm import workflow
 from pyro_lvm.cli import main
-
-SMALL = ("--epochs", "2", "--evaluation-particles", "30", "--evaluation-limit", "8")
-
-
-@dataclass
-class Called:
-    status: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Called]
 
 
 @pytest.fixture
@@ -61,7 +48,7 @@ def pixels(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the report's figures, which take longer than the training of a test."""
 
     def write(path: Path, **_: object) -> Path:
@@ -69,4 +56,3 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return path
 
     monkeypatch.setattr(workflow, "write_report", write)
-    yield

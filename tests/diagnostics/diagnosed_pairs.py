@@ -77,3 +77,16 @@ def unplated_model(x: Tensor) -> None:
 
 def unplated_guide(x: Tensor) -> None:
     pyro.sample("z", dist.Normal(x / 2, 0.7).to_event(2))
+
+
+def two_data_model(x: Tensor) -> None:
+    """The second thing observed depends on the first."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+        first = pyro.sample("first", dist.Normal(10 * z, 1.0), obs=x[:, 0])
+        pyro.sample("second", dist.Normal(first, 0.01), obs=x[:, 1])
+
+
+def two_data_guide(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x[:, 0] / 10, 0.1))

@@ -163,6 +163,15 @@ def test_programs_that_accept_only_x(model: Any, guide: Any, width: int) -> None
     assert (prior.values != x.numpy()).all()  # drawn anew
 
 
+def test_data_that_depend_on_data_are_drawn_one_after_the_other() -> None:
+    idata = posterior(pairs.two_data_model, pairs.two_data_guide, torch.randn(3, 2), draws=20, seed=0)
+    for group in ("posterior_predictive", "prior_predictive"):
+        first, second = (idata[group][name].values for name in ("first", "second"))
+        assert np.abs(second - first).max() < 0.06
+        assert first.std() > 0.5
+    assert set(idata["log_likelihood"].data_vars) == {"first", "second"}
+
+
 def test_programs_that_take_one_draw_at_a_time_are_run_so_with_a_warning() -> None:
     x = torch.randn(3, 2)
     with pytest.warns(UserWarning, match="run once for every draw"):

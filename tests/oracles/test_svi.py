@@ -1,0 +1,26 @@
+"""SVI against exact answers, with the zoo's own recipes and settings, on real data: what `pyro-lvm verify` runs."""
+
+import io
+
+import pytest
+import torch
+from rich.console import Console
+
+from pyro_lvm.verify import Comparison, print_table, verify
+
+
+@pytest.mark.timeout(600)
+def test_svi_reaches_the_exact_answers() -> None:
+    comparisons = verify(seed=1)
+    text = io.StringIO()
+    print_table(comparisons, Console(file=text, width=200))
+    print(text.getvalue())
+    assert len(comparisons) == 6
+    assert all(comparison.passed for comparison in comparisons), text.getvalue()
+    assert "6 of 6 passed" in text.getvalue()
+
+
+def test_a_comparison_outside_its_gate_fails() -> None:
+    assert not Comparison("a", 1.0, 2.0, -0.5, 0.5, "").passed
+    assert not Comparison("a", float("nan"), 2.0, -torch.inf, torch.inf, "").passed
+    assert Comparison("a", 1.0, 1.2, -0.5, 0.5, "").passed

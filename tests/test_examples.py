@@ -1,0 +1,74 @@
+"""The examples run, in settings small enough for a test, and print numbers that make sense."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def as_a_user_runs_them():
+    torch.set_default_dtype(torch.float32)
+    yield
+    assert torch.get_default_dtype() == torch.float32, "the example left the default dtype changed"
+    torch.set_default_dtype(torch.float64)
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_ppca_ends_near_the_maximum_and_its_gap_is_the_divergence(capsys):
+    results = example("ppca_against_exact").main(epochs=30, latent_dim=4)
+    for numbers in results.values():
+        # The evidence of any parameters lies below the maximum, and the ELBO below the evidence: no tolerance needed.
+        assert numbers["evidence"] < numbers["best"] < numbers["evidence"] + 5
+        assert numbers["elbo"] < numbers["evidence"]
+        # The ELBO's standard error: the variance of log w under a normal near p(z | x) is about 2 KL; 5 of them.
+        gate = 5 * (2 * numbers["kl"] / (50 * 1000)) ** 0.5
+        assert numbers["evidence"] - numbers["elbo"] == pytest.approx(numbers["kl"], abs=gate)
+    assert results["full"]["kl"] < results["diagonal"]["kl"]
+    printed = capsys.readouterr().out
+    assert f"maximum likelihood: {results['full']['best']:.3f}" in printed
+    assert f"in closed form {results['diagonal']['kl']:.4f}" in printed
+
+
+def test_gradients_end_where_em_ends(capsys, tmp_path):
+    numbers = example("gmm_against_em").main(epochs=150, folder=tmp_path)
+    assert numbers["start"] < numbers["svi"]
+    assert numbers["svi"] == pytest.approx(numbers["em"], abs=0.01)
+    assert numbers["agreement"] < 0.05
+    assert f"EM {numbers['em']:.4f}, gradients {numbers['svi']:.4f}" in capsys.readouterr().out
+    assert (tmp_path / "gmm_against_em.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_vae_learns_something_and_draws_it(capsys, tmp_path):
+    numbers = example("vae_digits").main(epochs=3, num_particles=30, folder=tmp_path)
+    uniform = -64 * torch.tensor(17.0).log().item()  # -181: every level of every pixel alike
+    assert uniform < numbers["validation"] < numbers["log_likelihood"] + 20 < 0
+    assert f"test log-likelihood {numbers['log_likelihood']:.2f} nats" in capsys.readouterr().out
+    assert (tmp_path / "vae_digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ones_own_pair_beats_factor_analysis_on_heavy_tails(capsys):
+    numbers = example("write_your_own").main(epochs=60, num_particles=50)
+    assert numbers["factor_analysis"] < numbers["own"] < 0
+    printed = capsys.readouterr().out
+    assert f"test log-likelihood {numbers['own']:.2f}" in printed
+    assert "{'chain': 4, 'draw': 500, 'datum': 5, 'z_dim': 3}" in printed
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_script_is_short_and_in_the_table(script):
+    text = script.read_text()
+    assert len(text.splitlines()) <= 60
+    assert 'if __name__ == "__main__":\n    main()\n' in text
+    assert f"`python examples/{script.name}`" in (EXAMPLES / "README.md").read_text()
