@@ -29,7 +29,8 @@ class BayesianGaussianMixture(Model):
         scale: s₀, the standard deviation expected within a component, in the data's units.
 
     Sites:
-        `"weights"` (C,), `"precisions"` (C, D, D), `"means"` (C, D), outside the data plate; `"z"` (B,), `"x"` (B, *shape).
+        `"weights"` (C,), `"precisions"` (C, D, D), `"means"` (C, D), outside the data plate;
+        `"z"` (B,), `"x"` (B, *shape).
 
     References:
         Bishop (2006), Pattern Recognition and Machine Learning, 10.2.

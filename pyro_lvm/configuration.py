@@ -75,8 +75,8 @@ def _describe(value: Any, path: str, seen: dict[int, int]) -> Any:
             kind, arguments = f"torch.nn.{type(value).__name__}", _layer_arguments(value, path)
         else:
             raise TypeError(
-                f"'{path}' is a {type(value).__name__}, and how it was made is not known: derive it from pyro_lvm.Part, "
-                "or save its weights alone and give `load` the modules to fill with `into=(model, guide)`."
+                f"'{path}' is a {type(value).__name__}, and how it was made is unknown: derive it from pyro_lvm.Part,"
+                " or save its weights alone and give `load` the modules to fill with `into=(model, guide)`."
             )
         described = {k: _describe(v, f"{path}.{k}", seen) for k, v in arguments.items()}
         seen[id(value)] = len(seen)

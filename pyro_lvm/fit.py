@@ -382,8 +382,8 @@ class _Run:
             fault = locate_gradient(self.programs, batch, **size)
         where = "no single site could be blamed" if fault is None else f"{fault}"
         return NonFiniteError(
-            f"training stopped at epoch {epoch + 1}, step {step + 1}: {what}; {where}. The programs have the weights of "
-            "the last finished epoch again; try a smaller learning_rate, gradient_clip, or look at that site's scale.",
+            f"training stopped at epoch {epoch + 1}, step {step + 1}: {what}; {where}. The programs have the "
+            "weights of the last finished epoch again; try a smaller learning_rate, gradient_clip, or look at that site's scale.",
             epoch=epoch,
             step=step,
             site=None if fault is None else fault.site,

@@ -91,9 +91,9 @@ class Normal(Part):
     Args:
         net: f, from (..., M) to the means, (..., *shape) or flat.
         scale: where σ comes from: a positive number fixes it (σ² = ½ makes the log-likelihood minus the squared error,
-            up to (D/2) log π); `"shared"` learns one number; `"per_dimension"` learns one for every value of x and
-            needs `shape`; `"predicted"` lets the network give it too, as the second half of its last dimension (or, with
-            `shape`, of its flat output), through a softplus.
+            up to (D/2) log π); `"shared"` learns one number; `"per_dimension"` learns one for every value of x
+            and needs `shape`; `"predicted"` lets the network give it too, through a softplus, as the second half of its
+            last dimension (with `shape`, of its flat output).
         shape: shape of a datum; the network's output's where left out.
         centre, spread: the data's, in their units: the mean is centre + spread · f(z), and a learned or predicted σ is
             in units of `spread`, so that the network works with numbers near 1.

@@ -120,8 +120,8 @@ def _check_support(part: Tensor, support: tuple[str, Any, int], name: str, start
         value = part[tuple(index)].item()
         index[0] += start
         raise DataError(
-            f"'{name}' holds {value:g} at {index}, outside the support of the likelihood '{site}', {_words(constraint)}:"
-            " choose a likelihood for such values, or rescale, round or binarise them (data.load(..., binarise=...))."
+            f"'{name}' holds {value:g} at {index}, outside the support of the likelihood '{site}', {_words(constraint)}"
+            ": choose a likelihood for such values, or rescale, round or binarise them (data.load(..., binarise=...))."
         )
 
 

@@ -459,14 +459,14 @@ def _bounds(run: Run, programs: tuple[Program, Program], x: Tensor, split: str, 
     numbers = []
     for name, unit, meaning in passes[0]:
         draws = torch.tensor([values[name, unit, meaning] for values in passes], dtype=torch.float64)
-        numbers.append(Number(name, float(draws.mean()), unit, meaning, _error(draws)))
+        mean, error = draws.mean(), draws.std() / len(draws) ** 0.5
+        numbers.append(Number(name, float(mean), unit, meaning, _error(error, mean)))
     return numbers
 
 
-def _error(draws: Tensor) -> float | None:
-    """The Monte Carlo error of the mean of some draws; None where they differ by rounding alone: it is exact."""
-    error = float(draws.std() / len(draws) ** 0.5)
-    return error if error > 1e-6 * float(draws.abs().mean()) else None
+def _error(error: Tensor, value: Tensor) -> float | None:
+    """A standard error, or None where it is that of rounding alone: the value is exact."""
+    return float(error) if float(error) > 1e-6 * abs(float(value)) else None
 
 
 def _measures(
@@ -497,14 +497,16 @@ def _log_likelihoods(
     ll = log_likelihood(run.model, run.guide, x, num_particles=particles, seed=seed)
     shared = run_table(*programs, (x[:1],), {}).global_latents
     what = "log posterior predictive" if shared else "log-likelihood"
-    error = float(ll.mean_standard_error)
-    meaning = f"Estimate of the mean of log p(x), from {particles} importance-weighted draws a datum, ± their error; higher is better."
+    error = _error(ll.mean_standard_error, ll.mean)
+    meaning = (
+        f"Estimate of the mean of log p(x) by {particles} weighted draws a datum, ± their error; higher is better."
+    )
     numbers = [Number(f"{split} {what}", float(ll.mean), _NATS, meaning, error)]
     if _is_discrete(programs[0], x):
-        per_nat = 1 / (ll.features * math.log(2))
+        value, per_nat = float(ll.bits_per_dimension), 1 / (ll.features * math.log(2))
         meaning = f"Minus the log-likelihood, spread over a datum's {ll.features} values; lower is better."
-        value, error = float(ll.bits_per_dimension), error * per_nat
-        numbers.append(Number(f"{split} bits per dimension", value, "bits", meaning, error))
+        bits = None if error is None else error * per_nat
+        numbers.append(Number(f"{split} bits per dimension", value, "bits", meaning, bits))
     return [*numbers, _worst_khat(ll.khat)]
 
 

@@ -274,8 +274,8 @@ def vae_bernoulli(dataset: Dataset, latent_dim: int = 16, hidden_features: tuple
     """
     if dataset.levels != 2:
         raise DataError(
-            f"the recipe 'vae-bernoulli' is for zeros and ones, but '{dataset.name}' has "
-            f"{dataset.levels or 'real'} values: load it with binarise='static', 'dynamic' or 'threshold', or use 'vae'."
+            f"the recipe 'vae-bernoulli' is for zeros and ones, but '{dataset.name}' has {dataset.levels or 'real'} "
+            f"values: load it with binarise='static', 'dynamic' or 'threshold', or use 'vae'"
         )
     decoder = likelihoods.Bernoulli(networks.MLP(latent_dim, dataset.shape, hidden_features, nn.Tanh))
     return _vae(dataset, decoder, latent_dim, hidden_features, objectives.ELBO(analytic_kl=True))

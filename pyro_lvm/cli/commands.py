@@ -31,9 +31,9 @@ def list_recipes(argv: Sequence[str]) -> int:
     """Show the recipes of the zoo."""
     Parser("pyro-lvm list", "Show the recipes of the zoo, to be given to `pyro-lvm train`.").parse(argv)
     recipes = [zoo.recipe(name) for name in zoo.names()]
-    columns = ("name", "prior", "posterior", "likelihood", "objective", "reference")
+    columns = dict.fromkeys(("name", "prior", "posterior", "likelihood", "objective", "reference"), True)
     rows = [(r.name, r.prior, r.posterior, r.likelihood, r.bound, r.reference) for r in recipes]
-    print_table("Recipes", columns, rows)
+    print_table("Recipes", columns | {"name": False}, rows)
     return 0
 
 

@@ -41,9 +41,14 @@ class IndexedNormal(TorchDistribution):
         """The same density with a larger batch."""
         return IndexedNormal(self.index.expand(batch_shape), self.means, self.scale_tril, validate_args=False)
 
+    @property
+    def mean(self) -> Tensor:
+        """μ_z, (..., D)."""
+        return Vindex(self.means)[..., self.index, :]
+
     def rsample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008
         """Draws (*sample_shape, ..., D)."""
-        mean = Vindex(self.means)[..., self.index, :]
+        mean = self.mean
         scale_tril = Vindex(self.scale_tril)[..., self.index, :, :]
         shape = self._extended_shape(sample_shape)
         noise = torch.randn(shape, dtype=mean.dtype, device=mean.device)

@@ -15,7 +15,7 @@ class Wishart(TorchDistribution):
     $V = L L^\top$, and the mean is $\nu V$.
 
     `torch.distributions.Wishart` (2.13) calls every regular draw singular, warns, and draws again in place; here a draw
-    is $L A A^\top L^\top$ with A lower triangular, $A_{ii}^2 \sim \chi^2_{\nu - i + 1}$, $A_{ij} \sim \mathcal N(0, 1)$,
+    is $L A A^\top L^\top$ with A triangular, $A_{ii}^2 \sim \chi^2_{\nu - i + 1}$, $A_{ij} \sim \mathcal N(0, 1)$,
     with gradients to both parameters.
 
     Args:

@@ -173,7 +173,7 @@ def test_evaluations_and_samples(call: Call, trained: Path, tmp_path: Path, pixe
         tmp_path / "run",
         "--split",
         "test",
-        says="'pixels' has no 'test' split: it has validation, train.",
+        says="has no 'test' split: it has validation, train.",
     )
 
 
