@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pyro
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
@@ -23,7 +23,12 @@ from pyro_lvm.programs import Program, pair
 from pyro_lvm.progress import progress_bar
 from pyro_lvm.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 __all__ = ["FitResult", "History", "NonFiniteError", "fit"]
+
+_SMALL_STEP = 50_000_000  # parameters times batch: about 0.3 GFLOP a step
 
 
 class History(Sequence[dict[str, float]]):
@@ -138,8 +143,9 @@ def fit(
         compile: "auto" and False run the programs as they are.
         run_dir: a new or empty folder for `history.csv`, `model.safetensors` and `config.json`, written every epoch.
         resume: not available yet.
-        accelerator, devices, precision: as in Lightning Fabric: "auto", "cpu", "cuda"; 1; "32-true", "64-true",
-            "bf16-mixed" ... The programs keep their own precision where it is left out.
+        accelerator: what to train on, as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
+        devices: how many of them; one.
+        precision: as in Lightning Fabric: "32-true", "64-true", "bf16-mixed" ...; the programs' own where left out.
         progress: show a bar on a terminal.
         run_config: what `config.json` is to hold; these settings where left out.
         on_epoch: called with every row of the history; a true result ends the run.
@@ -175,13 +181,8 @@ def fit(
     randomness = _OwnRandomness(seed)
     with randomness:
         _check_programs(programs, training, held_out, batch_size, objective)
+    run_ = _Run(_fabric(settings, programs), programs, objective, training, held_out, settings, randomness)
     folder = None if run_dir is None else RunFolder.create(Path(run_dir), run_config or _plain(settings))
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        precision=precision or _precision(programs),  # type: ignore[arg-type]
-    )
-    run_ = _Run(fabric, programs, objective, training, held_out, settings, randomness)
     result = FitResult(model, guide, run_dir=None if folder is None else folder.path)
     try:
         with progress_bar("fit", epochs, progress) as advance:
@@ -255,6 +256,16 @@ class _OwnRandomness:
         _set_random_state(self._outside)
 
 
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _random_state() -> list[Tensor]:
     """Of the CPU and of every accelerator in use."""
     accelerators = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
@@ -272,7 +283,7 @@ class _Run:
 
     def __init__(
         self,
-        fabric: Fabric,
+        fabric: "Fabric",
         programs: tuple[Program, Program],
         objective: Any,
         data: Split,
@@ -298,6 +309,10 @@ class _Run:
         self.parameters = parameters
         self.data = data.to(fabric.device) if isinstance(data, Tensor) else data
         self.validation = validation.to(fabric.device) if isinstance(validation, Tensor) else validation
+        # A small step loses more to waiting for other threads than it gains from them, and on a busy machine it waits
+        # longest; the rule knows sizes only, so that the same run takes the same path everywhere.
+        multiplications = sum(p.numel() for p in parameters) * self.batch_size
+        self._num_threads = 1 if multiplications < _SMALL_STEP else torch.get_num_threads()
         self._state = list({id(t): t for t in (*module.parameters(), *module.buffers())}.values())
         self._good = [t.detach().clone() for t in self._state]
         self._best: list[Tensor] | None = None
@@ -306,7 +321,7 @@ class _Run:
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the data; its row of the history."""
-        with self._randomness:
+        with self._randomness, _threads(self._num_threads):
             return self._epoch(epoch)
 
     def _epoch(self, epoch: int) -> dict[str, float]:
@@ -382,8 +397,8 @@ class _Run:
             fault = locate_gradient(self.programs, batch, **size)
         where = "no single site could be blamed" if fault is None else f"{fault}"
         return NonFiniteError(
-            f"training stopped at epoch {epoch + 1}, step {step + 1}: {what}; {where}. The programs have the "
-            "weights of the last finished epoch again; try a smaller learning_rate, gradient_clip, or look at that site's scale.",
+            f"training stopped at epoch {epoch + 1}, step {step + 1}: {what}; {where}. The programs have the last "
+            "finished epoch's weights again; try a smaller learning_rate, gradient_clip, or look at that site's scale.",
             epoch=epoch,
             step=step,
             site=None if fault is None else fault.site,
@@ -403,8 +418,10 @@ class _Run:
             for batch in in_batches(shown, min(512, len(self.data)), self.programs):
                 share = len(batch) / len(shown)
                 table = self._table(batch, size)
-                for name, value in _divergences(table, len(self.data)).items():
-                    kl[name] = kl.get(name, 0.0) + value * share
+                for name, total in ({} if table is None else table.divergences()).items():
+                    shared = table is not None and name in table.global_latents
+                    per_datum = total / (len(self.data) if shared else len(batch))
+                    kl[name] = kl.get(name, 0.0) + per_datum * share
                 if self.validation is not None:
                     if isinstance(self.objective, Objective) and table is not None:
                         value = self.objective.bound(table).item()
@@ -428,18 +445,6 @@ class _Run:
     def _keep(self, weights: list[Tensor]) -> None:
         with torch.no_grad():
             torch._foreach_copy_(weights, self._state)
-
-
-def _divergences(table: Table | None, size: int) -> dict[str, float]:
-    """E[log q − log p] of each latent, nats per datum; a latent that all `size` data share counts 1/size a datum."""
-    if table is None:
-        return {}
-    result = {}
-    for site in table.latents:
-        kl = site.kl if site.kl is not None else -site.log_weight  # (K, *plates)
-        sharing = size if site.name in table.global_latents else kl.shape[-1]
-        result[site.name] = kl.mean(0).sum().item() / sharing
-    return result
 
 
 def _table_or_none(programs: tuple[Program, Program], data: Split) -> Table | None:
@@ -532,6 +537,19 @@ def _named_class(name: str, module: Any, base: Any, argument: str) -> Any:
     names = [n for n, cls in vars(module).items() if isinstance(cls, type) and issubclass(cls, base)]
     check_choice(name, sorted(names), argument)
     return getattr(module, name)
+
+
+def _fabric(settings: Mapping[str, Any], programs: tuple[Program, Program]) -> "Fabric":
+    from lightning_fabric import Fabric  # here, because it takes more than a second to import
+
+    precision: Any = settings["precision"] or _precision(programs)
+    try:
+        return Fabric(accelerator=settings["accelerator"], devices=settings["devices"], precision=precision)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"'accelerator' = {settings['accelerator']!r} with 'precision' = {precision!r} cannot be had: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 def _precision(programs: tuple[Program, Program]) -> str:

@@ -3,9 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 Advance = Callable[[int, str], None]
 
 
@@ -16,6 +13,17 @@ def progress_bar(description: str, total: int, shown: bool = True) -> Iterator[A
     Yields:
         A function to call with the number of steps done since the last call and a few words to show.
     """
+    # Imported here because Rich, on import, draws from Python's random numbers, which are the caller's.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     remaining = (TimeRemainingColumn(), TextColumn("{task.fields[words]}"))

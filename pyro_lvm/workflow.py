@@ -49,7 +49,10 @@ __all__ = [
 ]
 
 #: What `fit` takes that is not a setting of a run: made by `train`, or no part of what makes the weights.
-TRAINING_SKIPS = ("model", "guide", "data", "objective", "validation", "run_dir", "run_config", "on_epoch", "progress")
+TRAINING_SKIPS = (
+    *("model", "guide", "data", "objective", "validation", "run_dir", "run_config", "on_epoch", "progress"),
+    *("compile", "resume"),  # have one value each, as yet
+)
 
 #: The evaluation's settings by the names they have among a run's, where `num_particles` may be the recipe's own.
 EVALUATION_SETTINGS = {"evaluation_particles": "num_particles", "evaluation_limit": "limit"}
@@ -453,7 +456,7 @@ def _bounds(run: Run, programs: tuple[Program, Program], x: Tensor, split: str, 
         for _ in range(_PASSES):
             values: dict[_What, float] = {}
             for batch in in_batches(x, _ROWS, programs):
-                for what, value in _measures(run, programs, batch, len(x), split):
+                for what, value in _measures(run, programs, batch, split):
                     values[what] = values.get(what, 0.0) + value * len(batch) / len(x)
             passes.append(values)
     numbers = []
@@ -469,10 +472,9 @@ def _error(error: Tensor, value: Tensor) -> float | None:
     return float(error) if float(error) > 1e-6 * abs(float(value)) else None
 
 
-def _measures(
-    run: Run, programs: tuple[Program, Program], batch: Tensor, size: int, split: str
-) -> Iterator[tuple[_What, float]]:
-    """One pass's estimates from a batch that stands for `size` data."""
+def _measures(run: Run, programs: tuple[Program, Program], batch: Tensor, split: str) -> Iterator[tuple[_What, float]]:
+    """One pass's estimates from a batch that stands for the training set: what all data share counts as it did there."""
+    size = max(len(run.dataset.train), len(batch))
     objective, meaning = run.recipe.objective, "Lower bound on the mean of log p(x); higher is better."
     if isinstance(objective, Objective):
         table = objective.table(*programs, batch, size=size)
@@ -483,12 +485,9 @@ def _measures(
         table = run_table(*programs, (batch,), {"size": size})
         bound = -objective.loss(*programs, batch, size=size)
     yield (f"{split} {run.recipe.bound}", _NATS, meaning), bound / size
-    for site in table.latents:
-        kl = site.kl if site.kl is not None else -site.log_weight  # (K, *plates)
-        inside = kl.shape[-1] if site.plates else 1
-        what = "E[log q − log p], what the latent says about the data; 0 where it has collapsed."
-        unit = "nats in all" if site.name in table.global_latents else _NATS
-        yield (f"KL of {site.name}", unit, what), kl.mean(0).sum().item() / inside
+    what = "E[log q − log p], what the latent says about the data; 0 where it has collapsed."
+    for name, total in table.divergences().items():
+        yield (f"KL of {name}", _NATS, what), total / (size if name in table.global_latents else len(batch))
 
 
 def _log_likelihoods(

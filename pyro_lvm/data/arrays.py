@@ -377,8 +377,9 @@ def as_split(value: Any, name: str) -> Split:
         DataError: ``value`` is no array of real numbers, is empty or not finite.
 
     Example:
-        >>> as_split([[1.0, 2.0]], "data")
-        tensor([[1., 2.]])
+        >>> as_split([[1, 2], [3, 4]], "data")
+        tensor([[1, 2],
+                [3, 4]])
     """
     if isinstance(value, IndexedDataset):
         return value

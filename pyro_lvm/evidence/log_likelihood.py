@@ -26,6 +26,9 @@ class _Mean(Tensor):
     def __call__(self) -> Tensor:
         return self.as_subclass(Tensor)
 
+    def __format__(self, specification: str) -> str:
+        return format(self.item(), specification)
+
 
 class LogLikelihood(Tensor):
     """Estimates of log p(x), one per datum, (N,), nats: a tensor that knows how good it is.
@@ -200,8 +203,8 @@ def _khat(log_w: Tensor) -> Tensor:
     if K < 25:
         return torch.full_like(log_w[0], torch.nan)
     spread = log_w.max(0).values - log_w.min(0).values
-    khat = torch.full_like(log_w[0], -torch.inf)  # equal weights have no tail
-    uneven = (spread > 1e-9) | spread.isnan()
+    khat = torch.full_like(log_w[0], -torch.inf)  # weights equal but for rounding, within 0.1 %, have no tail
+    uneven = (spread > 1e-3) | spread.isnan()
     if bool(uneven.any()):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ArviZ warns of its own future, and of every high k-hat, which we return

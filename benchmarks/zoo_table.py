@@ -1,0 +1,88 @@
+"""Trains every entry of the zoo on the digits with its own recipe and prints the table of docs/zoo.md.
+
+    python benchmarks/zoo_table.py [--seeds 3] [--pictures docs/pictures] [--output docs/zoo_table.json] [names ...]
+
+About ten minutes on 2 cores for all entries and three seeds.
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+
+import pyro_lvm as lvm
+from pyro_lvm import data, objectives, zoo
+from pyro_lvm.diagnostics import plot_samples
+
+
+def measure(name: str, seed: int, particles: int, pictures: Path | None) -> dict[str, float]:
+    """Trains one entry and judges it on the test digits; draws samples of the first seed's."""
+    dataset = data.load("digits-static" if name == "vae-bernoulli" else "digits")
+    start = time.perf_counter()
+    model, guide, recipe = zoo.build(name, dataset, seed=seed)
+    lvm.fit(
+        model,
+        guide,
+        dataset.train,
+        validation=dataset.validation,
+        objective=recipe.objective,
+        seed=seed,
+        **recipe.training,
+    )
+    seconds = time.perf_counter() - start
+    ll = lvm.log_likelihood(model, guide, dataset.test, particles, seed=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        # global latents count as they do in training: once for all training data
+        elbo = -objectives.ELBO(20).loss(model, guide, dataset.test, size=len(dataset.train)) / len(dataset.train)
+        if pictures is not None and seed == 0:
+            axes = plot_samples(model.sample(64), levels=dataset.levels)
+            axes.set_title(f"{name}: samples")
+            pictures.mkdir(parents=True, exist_ok=True)
+            axes.figure.savefig(pictures / f"{name}.png", dpi=80)
+    return {
+        "seed": seed,
+        "log_likelihood": float(ll.mean),
+        "standard_error": float(ll.mean_standard_error),
+        "worst_khat": float(ll.khat.max()),
+        "elbo": elbo,
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    """Prints the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="entries; all where left out")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--particles", type=int, default=1000)
+    parser.add_argument("--pictures", type=Path, help="folder for a picture of samples of each")
+    parser.add_argument("--output", type=Path, help="JSON file for every measurement")
+    options = parser.parse_args()
+    results = {}
+    print(
+        "| entry | ELBO | log-likelihood | spread over seeds | Monte Carlo error | worst k-hat | seconds |", flush=True
+    )
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for name in options.names or zoo.names():
+        runs = [measure(name, seed, options.particles, options.pictures) for seed in range(options.seeds)]
+        results[name] = runs
+        values = [run["log_likelihood"] for run in runs]
+        spread = f"{stdev(values):.2f}" if len(values) > 1 else "–"
+        print(
+            f"| `{name}` | {mean(run['elbo'] for run in runs):.2f} | {mean(values):.2f} | {spread} "
+            f"| {max(run['standard_error'] for run in runs):.3f} | {max(run['worst_khat'] for run in runs):.2f} "
+            f"| {mean(run['seconds'] for run in runs):.0f} |",
+            flush=True,
+        )
+    if options.output:
+        machine = {"machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+        options.output.write_text(json.dumps({"machine": machine, "runs": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
