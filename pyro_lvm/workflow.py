@@ -473,7 +473,7 @@ def _error(error: Tensor, value: Tensor) -> float | None:
 
 
 def _measures(run: Run, programs: tuple[Program, Program], batch: Tensor, split: str) -> Iterator[tuple[_What, float]]:
-    """One pass's estimates from a batch that stands for the training set: what all data share counts as it did there."""
+    """One pass's estimates from a batch that stands for the training set: what data share counts as it did there."""
     size = max(len(run.dataset.train), len(batch))
     objective, meaning = run.recipe.objective, "Lower bound on the mean of log p(x); higher is better."
     if isinstance(objective, Objective):

@@ -48,6 +48,7 @@ class LogLikelihood(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     standard_error: Tensor
+    mean_standard_error: Tensor
     ess: Tensor
     khat: Tensor
     num_particles: int
@@ -57,11 +58,6 @@ class LogLikelihood(Tensor):
     def mean(self) -> _Mean:  # type: ignore[override]
         """Nats per datum."""
         return torch.Tensor.mean(self.as_subclass(Tensor)).as_subclass(_Mean)
-
-    @property
-    def mean_standard_error(self) -> Tensor:
-        """Nats per datum; the data's draws are independent."""
-        return self.standard_error.square().sum().sqrt() / len(self)
 
     @property
     def sampling_error(self) -> Tensor:
@@ -138,16 +134,25 @@ def log_likelihood(
             torch.manual_seed(seed)
         nesting = plate_nesting(*programs, (x[:1],), {})
         pairs = max(1, max_bytes // bytes_per_row(lambda rows: _log_weight(run(*programs, (rows,), {}), rows), x))
-        K = min(num_particles, pairs) if vectorize_particles else 1
-        B = max(1, min(pairs // K, len(x)))
+        # A chunk is many draws for few data, which are encoded once; but latents that all data share are drawn anew for
+        # every chunk of data, and so are drawn for as many data as possible.
+        if not vectorize_particles:
+            K, B = 1, min(pairs, len(x))
+        elif run(*programs, (x[:1],), {}).global_latents:
+            B = min(pairs, len(x))
+            K = min(num_particles, max(1, pairs // B))
+        else:
+            K = min(num_particles, pairs)
+            B = min(max(1, pairs // K), len(x))
         chunks = []
         with progress_bar("log-likelihood", len(x), progress) as advance:
             for rows in x.split(B):
                 chunks.append(_read(_log_weights(programs, rows, num_particles, K, nesting)))
                 advance(len(rows), "")
-    values, error, ess, khat = (torch.cat(column) for column in zip(*chunks, strict=True))
+    values, error, ess, khat, variance = (torch.cat(column) for column in zip(*chunks, strict=True))
     result = values.as_subclass(LogLikelihood)
     result.standard_error, result.ess, result.khat = error, ess, khat
+    result.mean_standard_error = variance.sum().sqrt() / len(x)
     result.num_particles, result.features = num_particles, prod(x.shape[1:])
     return result
 
@@ -186,15 +191,20 @@ def _log_weight(table: Table, x: Tensor) -> Tensor:
     return log_w
 
 
-def _read(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Estimate, standard error, effective sample size and k-hat from log-weights (K, B)."""
+def _read(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Estimates, their standard errors, effective sample sizes, k-hats, and the variance of their sum, from (K, B)."""
     K = len(log_w)
     total = log_w.logsumexp(0)
     share = (log_w - total).exp().nan_to_num()  # a datum whose weights are all zero has no shares
-    error = K * share.std(0) / K**0.5 if K > 1 else torch.full_like(total, torch.nan)
+    if K > 1:
+        error = share.std(0) * K**0.5
+        # Of the sum over data draw by draw: right also where all data share a draw's latents.
+        variance = share.sum(1).var().reshape(1) * K
+    else:
+        error, variance = torch.full_like(total, torch.nan), total.new_full((1,), torch.nan)
     ess = 1 / share.square().sum(0).clamp_min(1e-300)
     ess = torch.where(total.isfinite(), ess, 0.0)
-    return total - log(K), error, ess, _khat(log_w)
+    return total - log(K), error, ess, _khat(log_w), variance
 
 
 def _khat(log_w: Tensor) -> Tensor:
