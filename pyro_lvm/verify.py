@@ -134,7 +134,7 @@ def _mixture(digits: data.Dataset, seed: int, progress: bool) -> Iterator[Compar
 
 def _bayesian_mixture(digits: data.Dataset, seed: int, progress: bool) -> Iterator[Comparison]:
     x = torch.as_tensor(digits.train).double()
-    model, guide, recipe = _double("gmm-bayes", digits, seed, components=5)
+    model, guide, recipe = _double("gmm-bayes", digits, seed)
     assert isinstance(model, models.BayesianGaussianMixture)
     assert isinstance(guide, NormalWishart)
     with torch.no_grad():  # coordinate ascent from the guide's start

@@ -202,18 +202,22 @@ def gmm(
     bound="ELBO (assignment enumerated)",
     reference="Bishop (2006), Pattern Recognition and Machine Learning, 10.2",
 )
-def gmm_bayes(dataset: Dataset, components: int = 10, weight_concentration: float = 1.0) -> Made:
+def gmm_bayes(
+    dataset: Dataset, components: int = 5, weight_concentration: float = 1.0, relative_scale: float = 0.15
+) -> Made:
     """Mixture of Gaussians with a posterior over its weights, means and precisions.
 
     Args:
         dataset: any; discrete values are taken as real numbers.
         components: number of components, C.
         weight_concentration: of the Dirichlet prior, for each component; below 1 few components are favoured.
+        relative_scale: standard deviation expected within a component, as a fraction of the data's; a large one makes
+            one component explain images best.
     """
     x = _some_of(dataset).flatten(1)
     mean, spread = float(x.mean()), _spread(x)
     model = models.BayesianGaussianMixture(
-        dataset.shape, components, weight_concentration, mean=mean, mean_precision=0.1, scale=spread
+        dataset.shape, components, weight_concentration, mean=mean, mean_precision=0.1, scale=relative_scale * spread
     )
     guide = guides.NormalWishart(model)
     start = exact.BayesianGaussianMixture(

@@ -268,10 +268,10 @@ def test_a_set_without_data(tmp_path: Path) -> None:
         (0.001234567, None, "0.0012346"),
         (14.0, None, "14"),
         (1e-3, 2.2e-5, "0.001000 ± 0.000022"),
-        (float("nan"), 0.1, "nan"),
+        (float("nan"), 0.1, "n/a"),
         (float("-inf"), None, "−inf"),
         (2.0, 0.0, "2 ± 0"),
-        (2.0, float("nan"), "2 ± nan"),
+        (2.0, float("nan"), "2 ± n/a"),
     ],
 )
 def test_numbers_have_the_digits_that_mean_something(value: float, error: float | None, text: str) -> None:
