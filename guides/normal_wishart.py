@@ -26,6 +26,13 @@ class NormalWishart(Part):
 
     References:
         Bishop (2006), Pattern Recognition and Machine Learning, 10.2.
+
+    Example:
+        >>> from pyro_lvm import models
+        >>> _ = torch.manual_seed(0)
+        >>> guide = NormalWishart(models.BayesianGaussianMixture(2, components=3))
+        >>> guide(torch.zeros(5, 2)).shape
+        torch.Size([5])
     """
 
     def __init__(self, model: BayesianGaussianMixture) -> None:

@@ -22,6 +22,14 @@ class Responsibilities(Part):
 
     References:
         Bishop (2006), Pattern Recognition and Machine Learning, 9.2.
+
+    Example:
+        >>> import torch
+        >>> from pyro_lvm import models
+        >>> _ = torch.manual_seed(0)
+        >>> guide = Responsibilities(models.GaussianMixture(2, components=3))
+        >>> guide(torch.zeros(5, 2)).shape
+        torch.Size([5])
     """
 
     def __init__(self, model: GaussianMixture) -> None:

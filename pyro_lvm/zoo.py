@@ -70,7 +70,12 @@ _RECIPES: dict[str, Recipe] = {}
 
 
 def names() -> list[str]:
-    """The names of all entries, in the order of the table."""
+    """The names of all entries, in the order of the table.
+
+    Example:
+        >>> names()[:2]
+        ['ppca', 'gmm']
+    """
     return list(_RECIPES)
 
 

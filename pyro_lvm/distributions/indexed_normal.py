@@ -68,6 +68,10 @@ def component_log_prob(x: Tensor, means: Tensor, scale_tril: Tensor) -> Tensor:
         x: (..., B, D) or (D,).
         means: (C, D), or (..., 1, C, D) where the 1 stands for the B data.
         scale_tril: (C, D, D), or (..., 1, C, D, D).
+
+    Example:
+        >>> component_log_prob(torch.zeros(5, 2), torch.zeros(3, 2), torch.eye(2).expand(3, 2, 2)).shape
+        torch.Size([5, 3])
     """
     if x.dim() == 1:
         return component_log_prob(x.unsqueeze(0), means, scale_tril).squeeze(-2)

@@ -26,6 +26,9 @@ class _Mean(Tensor):
     def __call__(self) -> Tensor:
         return self.as_subclass(Tensor)
 
+    def __repr__(self) -> str:  # type: ignore[override]
+        return repr(self())
+
     def __format__(self, specification: str) -> str:
         return format(self.item(), specification)
 
@@ -43,6 +46,14 @@ class LogLikelihood(Tensor):
             error are not to be trusted. NaN with fewer than 25 draws.
         bits_per_dimension: −mean / (D log 2), for discrete data of D values.
         num_particles: K.
+
+    Example:
+        >>> from pyro_lvm import guides, models
+        >>> _ = torch.manual_seed(0)
+        >>> model = models.ProbabilisticPCA(5, latent_dim=2)
+        >>> ll = log_likelihood(model, guides.LinearNormal(5, latent_dim=2), torch.zeros(8, 5), num_particles=100)
+        >>> ll.shape, ll.khat.shape, bool(ll.mean < 0), bool(ll.mean_standard_error < 0.1)
+        (torch.Size([8]), torch.Size([8]), True, True)
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]

@@ -26,6 +26,18 @@ class Objective(PyroELBO):
 
     Raises:
         ValueError: where `num_particles` < 1.
+
+    Example:
+        An objective of your own is one function of the table:
+
+        >>> from pyro_lvm import guides, models
+        >>> class Median(Objective):
+        ...     def bound(self, table):
+        ...         return table.log_weight().median(0).values.sum()
+        >>> _ = torch.manual_seed(0)
+        >>> model = models.ProbabilisticPCA(4, latent_dim=2)
+        >>> Median(5).loss(model, guides.LinearNormal(4, latent_dim=2), torch.zeros(3, 4)) > 0
+        True
     """
 
     def __init__(
