@@ -16,7 +16,7 @@ import torch
 
 import pyro_lvm as lvm
 from pyro_lvm import data, objectives, zoo
-from pyro_lvm.diagnostics import plot_samples
+from pyro_lvm.diagnostics import plot_samples, sample_predictive
 
 
 def measure(name: str, seed: int, particles: int, pictures: Path | None) -> dict[str, float]:
@@ -40,7 +40,7 @@ def measure(name: str, seed: int, particles: int, pictures: Path | None) -> dict
         # global latents count as they do in training: once for all training data
         elbo = -objectives.ELBO(20).loss(model, guide, dataset.test, size=len(dataset.train)) / len(dataset.train)
         if pictures is not None and seed == 0:
-            axes = plot_samples(model.sample(64), levels=dataset.levels)
+            axes = plot_samples(sample_predictive(model, guide, dataset.train, 64), levels=dataset.levels)
             axes.set_title(f"{name}: samples")
             pictures.mkdir(parents=True, exist_ok=True)
             axes.figure.savefig(pictures / f"{name}.png", dpi=80)

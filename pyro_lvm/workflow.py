@@ -355,7 +355,7 @@ def sample(run: Run, n: int = 64, *, output: str | Path | None = None, seed: int
         raise ValueError(f"'output' = '{path}' must end in one of {', '.join(suffixes)}.")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        x = run.model.sample(n)  # type: ignore[operator]  # (n, *data_shape)
+        x = diagnostics.sample_predictive(run.model, run.guide, run.dataset.train[:1], n)  # (n, *data_shape)
     if path.suffix == ".png":
         shown = diagnostics.plot_samples(x, shape=run.dataset.shape, levels=run.dataset.levels)
         figure: Any = shown.figure  # a whole one, having been made here

@@ -40,9 +40,11 @@ def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("command", ["list", "train", "evaluate", "sample", "report", "verify", "demo"])
 def test_commands_of_the_readme_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"pyro-lvm {command}" in README or f"make {command}" in README
-    with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
-    assert stop.value.code == 0
+    try:
+        status: Any = main([command, "--help"])
+    except SystemExit as stop:  # an argument parser's way to say that help was given
+        status = stop.code
+    assert not status
     assert command in capsys.readouterr().out
 
 

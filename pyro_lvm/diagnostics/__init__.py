@@ -5,6 +5,7 @@ from pyro_lvm.diagnostics.conversion import posterior
 from pyro_lvm.diagnostics.curves import plot_history, plot_kl
 from pyro_lvm.diagnostics.galleries import plot_reconstructions, plot_samples
 from pyro_lvm.diagnostics.latent_space import plot_latent
+from pyro_lvm.diagnostics.predictive import sample_predictive
 
 __all__ = [
     "ActiveUnits",
@@ -15,4 +16,5 @@ __all__ = [
     "plot_reconstructions",
     "plot_samples",
     "posterior",
+    "sample_predictive",
 ]
