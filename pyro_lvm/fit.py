@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -37,7 +38,8 @@ class History(Sequence[dict[str, float]]):
     Columns: `epoch` from 1; `train` and `validation`, the objective's bound in nats per datum (higher is better; the
     training one is the mean over the epoch's steps, with the weights of each step); `kl_<site>`, each latent's
     divergence E[log q − log p] in nats per datum, on the validation data (the training data without any);
-    `learning_rate`; `seconds` since the start.
+    `bits_per_dimension` of discrete data, −validation (or −train) / (D log 2); `learning_rate`; `seconds` since the
+    start.
     """
 
     def __init__(self) -> None:
@@ -141,7 +143,8 @@ def fit(
         early_stopping: epochs without a better validation objective after which to stop; the best weights are restored.
         seed: of every random choice of the run.
         compile: "auto" and False run the programs as they are.
-        run_dir: a new or empty folder for `history.csv`, `model.safetensors` and `config.json`, written every epoch.
+        run_dir: a new or empty folder for `config.json`, written first, `history.csv`, written every epoch, and
+            `model.safetensors`, written when the run ends, also by an error or Ctrl-C.
         resume: not available yet.
         accelerator: what to train on, as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
         devices: how many of them; one.
@@ -180,8 +183,8 @@ def fit(
     _check_batches(training, held_out, batch_size, early_stopping)
     randomness = _OwnRandomness(seed)
     with randomness:
-        _check_programs(programs, training, held_out, batch_size, objective)
-    run_ = _Run(_fabric(settings, programs), programs, objective, training, held_out, settings, randomness)
+        discrete = _check_programs(programs, training, held_out, batch_size, objective)
+    run_ = _Run(_fabric(settings, programs), programs, objective, training, held_out, settings, randomness, discrete)
     folder = None if run_dir is None else RunFolder.create(Path(run_dir), run_config or _plain(settings))
     result = FitResult(model, guide, run_dir=None if folder is None else folder.path)
     try:
@@ -290,8 +293,10 @@ class _Run:
         validation: Split | None,
         settings: dict[str, Any],
         randomness: "_OwnRandomness",
+        discrete: bool,
     ) -> None:
         self._randomness = randomness
+        self._bits = 1 / (prod(data.shape[1:]) * math.log(2)) if discrete else None
         self.fabric, self.programs, self.objective = fabric, programs, objective
         self.batch_size, self.seed, self.gradient_clip = (
             settings["batch_size"],
@@ -339,6 +344,8 @@ class _Run:
             raise
         row = {"epoch": float(epoch + 1), "train": -total / N}
         row |= self._evaluate()
+        if self._bits is not None:
+            row["bits_per_dimension"] = -row.get("validation", row["train"]) * self._bits
         row |= {
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": time.perf_counter() - self._start,
@@ -458,11 +465,11 @@ def _table_or_none(programs: tuple[Program, Program], data: Split) -> Table | No
 
 def _check_programs(
     programs: tuple[Program, Program], data: Split, validation: Split | None, batch_size: int, objective: Any
-) -> None:
+) -> bool:
     def loss(batch: Tensor) -> Tensor:
         return torch.as_tensor(objective.loss(*programs, batch))
 
-    check_pair(programs, data, "data", loss)
+    discrete = check_pair(programs, data, "data", loss)
     if validation is not None:
         check_pair(programs, validation, "validation", loss)
     table = _table_or_none(programs, data)
@@ -472,6 +479,7 @@ def _check_programs(
             f"would count its prior once for every {batch_size} data: give the programs the argument 'size' (see "
             f"pyro_lvm.programs.data_plate), or set batch_size={len(data)}."
         )
+    return discrete
 
 
 def _check_batches(data: Split, validation: Split | None, batch_size: int, early_stopping: int | None) -> None:

@@ -50,13 +50,16 @@ def in_batches(x: Split, rows: int, programs: Pair) -> Any:
         yield convert(x[start : start + rows], programs)
 
 
-def check_pair(programs: Pair, x: Split, name: str, evaluate: Callable[[Tensor], Tensor]) -> None:
+def check_pair(programs: Pair, x: Split, name: str, evaluate: Callable[[Tensor], Tensor]) -> bool:
     """Runs the pair on a first batch with all of Pyro's checks on, and holds all data against the likelihood's support.
 
     The caller's random state stays as it was.
 
     Args:
         evaluate: what will be computed, of a batch.
+
+    Returns:
+        Whether the data are discrete: observed as they are, by a likelihood over separate values.
 
     Raises:
         DataError: for a value outside the support, or data whose shape the programs do not take.
@@ -79,6 +82,7 @@ def check_pair(programs: Pair, x: Split, name: str, evaluate: Callable[[Tensor],
                     raise FloatingPointError(f"before any training: {locate(programs, batch)}.")
             with pyro.validation_enabled(True):
                 evaluate(batch)
+            return support is not None and bool(support[1].is_discrete)
         except (RuntimeError, IndexError) as error:
             raise DataError(_does_not_fit(batch, name, error)) from error
         except ValueError as error:

@@ -183,6 +183,24 @@ def test_history_has_rows_and_columns(x: Tensor) -> None:
     assert abs(result.history[-1]["validation"] - draws.mean()) < 5 * draws.std()
 
 
+def test_discrete_data_are_told_in_bits_too(bits: Tensor) -> None:
+    result = lvm.fit(*vae(), bits, validation=bits[:20], epochs=2, batch_size=16)
+    row = result.history[-1]
+    assert row["bits_per_dimension"] == pytest.approx(-row["validation"] / (D * math.log(2)))
+    result = lvm.fit(*vae(), bits, epochs=1, batch_size=16)
+    assert result.history[-1]["bits_per_dimension"] == pytest.approx(-result.history[-1]["train"] / (D * math.log(2)))
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_other_precisions_train(precision: str, x: Tensor) -> None:
+    model, guide = (program.float() for program in vae(likelihood="normal"))
+    result = lvm.fit(model, guide, x, epochs=20, batch_size=20, learning_rate=0.01, precision=precision)
+    assert result.history[-1]["train"] > result.history[0]["train"]
+    assert torch.get_default_dtype() == torch.float64
+    expected = torch.float64 if precision == "64-true" else torch.float32
+    assert all(p.dtype == expected for p in model.parameters())
+
+
 def test_early_stopping_restores_the_best_weights(x: Tensor) -> None:
     seen: list[list[Tensor]] = []
     pair = ppca()
@@ -444,6 +462,8 @@ def test_shapes_that_do_not_fit_are_refused_in_one_line(x: Tensor) -> None:
         ({"compile": True}, "'compile'"),
         ({"resume": True}, "'resume'"),
         ({"devices": 2}, "'devices'"),
+        ({"accelerator": "abacus"}, "'accelerator' = 'abacus'"),
+        ({"precision": "8-true"}, "'precision' = '8-true'"),
         ({"objective": RenyiELBO(alpha=0, num_particles=2)}, "IWAE in place of RenyiELBO"),
         ({"objective": "elbo"}, "'objective'"),
     ],

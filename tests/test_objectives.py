@@ -460,3 +460,11 @@ def test_programs_that_cannot_be_vectorised_say_how() -> None:
     with pytest.raises(RuntimeError, match="vectorize_particles=False"):
         objectives.IWAE(5).loss(model, guide, x)
     assert math.isfinite(objectives.IWAE(5, vectorize_particles=False).loss(model, guide, x))
+
+
+def test_one_objective_serves_pairs_with_other_plates(model: models.ProbabilisticPCA, x: Tensor) -> None:
+    objective = objectives.IWAE(4)
+    nested, y = nested_pair(3), torch.randn(3, 5)
+    for _ in range(2):
+        assert objective.table(model, LooseGuide(model), x).log_weight().shape == (4, N)
+        assert objective.table(*nested, y).log_weight().shape == (4, 1, 5)

@@ -1,5 +1,6 @@
 """What all objectives share: Pyro's interface around a bound that is read from the table."""
 
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +53,7 @@ class Objective(PyroELBO):
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         self.max_plate_nesting = max_plate_nesting
         self._with_kl = False
+        self._found_nesting: tuple[Any, Any, int] | None = None  # model, guide, number of plates
 
     @abstractmethod
     def bound(self, table: Table) -> Tensor:
@@ -60,18 +62,26 @@ class Objective(PyroELBO):
     def table(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Table:
         """The table this objective reads for these arguments of the programs."""
         vectorized = self.num_particles > 1 and self.vectorize_particles
-        if vectorized and self.max_plate_nesting == float("inf"):
-            self.max_plate_nesting = plate_nesting(model, guide, args, kwargs)
         return run(
             model,
             guide,
             args,
             kwargs,
             num_particles=self.num_particles,
-            nesting=int(self.max_plate_nesting) if vectorized else 0,
+            nesting=self._nesting(model, guide, args, kwargs) if vectorized else 0,
             vectorize=self.vectorize_particles,
             with_kl=self._with_kl,
         )
+
+    def _nesting(self, model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> int:
+        if self.max_plate_nesting != float("inf"):
+            return int(self.max_plate_nesting)
+        # Remembered for one pair: an objective may serve another one next, with other plates.
+        found = self._found_nesting
+        if found is None or found[0]() is not model or found[1]() is not guide:
+            found = weakref.ref(model), weakref.ref(guide), plate_nesting(model, guide, args, kwargs)
+            self._found_nesting = found
+        return found[2]
 
     def differentiable_loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
