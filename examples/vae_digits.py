@@ -3,7 +3,7 @@
 The recipe knows the networks, the objective and the training settings for a data set; training stops when the bound on
 the validation data no longer rises. The test data are judged by the log-likelihood from 1,000 importance samples each.
 
-About 15 s on 2 cores. Prints the test log-likelihood, -93.08 nats per datum, and saves runs/vae_digits.png. Half of
+About 15 s on 2 cores. Prints the test log-likelihood, -93.09 nats per datum, and saves runs/vae_digits.png. Half of
 the data have a k-hat above 0.7: their estimates are rough, and too low in expectation.
 """
 

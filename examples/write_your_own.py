@@ -4,7 +4,7 @@ Factor analysis with a Student's t in place of the normal: p(x | z) = prod_d Stu
 the 30 standardised measurements of the breast cancer data. Open each module with `pyro.module`, put the data under one
 plate at dim -1, name latents alike: `fit`, `log_likelihood` and `posterior` do the rest.
 
-About 7 s on 2 cores. Prints the test log-likelihood, -18.18 nats per datum; factor analysis has -23.43, exactly. A
+About 7 s on 2 cores. Prints the test log-likelihood, -18.20 nats per datum; factor analysis has -23.43, exactly. A
 k-hat above 0.7 warns that a datum's estimate is rough; it is too low in expectation, so the comparison stands.
 """
 

@@ -1,5 +1,6 @@
 """The engine: the one training loop, for any model, guide and objective."""
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is there, but not declared as exported
 from torch.nn.utils import get_total_norm
 
 from pyro_lvm.data.checks import check_choice
@@ -309,6 +311,8 @@ class _Run:
         if not parameters:
             raise ValueError("neither 'model' nor 'guide' has a parameter to train.")
         self.optimizer = _optimizer(parameters, settings)
+        closure = inspect.signature(self.optimizer.step).parameters["closure"]
+        self._asks_for_losses = closure.default is inspect.Parameter.empty  # as LBFGS does
         self.scheduler = _scheduler(self.optimizer, settings)
         self.module, self._fabric_optimizer = fabric.setup(module, self.optimizer)
         self.parameters = parameters
@@ -327,23 +331,21 @@ class _Run:
     def epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the data; its row of the history."""
         with self._randomness, _threads(self._num_threads):
-            return self._epoch(epoch)
+            try:
+                return self._epoch(epoch)
+            except NonFiniteError:
+                self._restore(self._good)
+                raise
 
     def _epoch(self, epoch: int) -> dict[str, float]:
-        total, N = 0.0, len(self.data)
+        total, N, step = 0.0, len(self.data), 0
         order = torch.randperm(N)
-        try:
-            for step, start in enumerate(range(0, N, self.batch_size)):
-                rows = order[start : start + self.batch_size]
-                batch = convert(
-                    self.data[rows.to(self.data.device) if isinstance(self.data, Tensor) else rows], self.programs
-                )
-                total += self._step(batch, N, epoch, step) * len(rows)
-        except NonFiniteError:
-            self._restore(self._good)
-            raise
+        for step, start in enumerate(range(0, N, self.batch_size)):
+            rows = order[start : start + self.batch_size]
+            on_device = rows.to(self.data.device) if isinstance(self.data, Tensor) else rows
+            total += self._step(convert(self.data[on_device], self.programs), N, epoch, step) * len(rows)
         row = {"epoch": float(epoch + 1), "train": -total / N}
-        row |= self._evaluate()
+        row |= self._evaluate(epoch, step)
         if self._bits is not None:
             row["bits_per_dimension"] = -row.get("validation", row["train"]) * self._bits
         row |= {
@@ -375,14 +377,30 @@ class _Run:
 
     def _step(self, batch: Tensor, size: int, epoch: int, step: int) -> float:
         state = torch.get_rng_state()
+
+        def loss_and_gradient() -> Tensor:
+            torch.set_rng_state(state)  # an optimiser that asks several times is to see one function
+            return self._loss_and_gradient(batch, size, epoch, step)
+
+        if self._asks_for_losses:
+            return float(self._fabric_optimizer.step(loss_and_gradient))
+        loss = loss_and_gradient()
+        self._fabric_optimizer.step()
+        return loss.item()
+
+    def _loss_and_gradient(self, batch: Tensor, size: int, epoch: int, step: int) -> Tensor:
+        state = torch.get_rng_state()
         self._fabric_optimizer.zero_grad()
-        # Pyro's own checks have passed on the first batch; the loss and the gradients are checked at every step.
-        with pyro.validation_enabled(False):
-            loss = self.module(batch, size)
-        value = loss.item()
-        if not math.isfinite(value):
+        try:
+            # Pyro's own checks have passed on the first batch; the loss and the gradients are checked at every step.
+            with pyro.validation_enabled(False):
+                loss: Tensor = self.module(batch, size)
+        except LinAlgError as error:
             torch.set_rng_state(state)
-            raise self._fault(f"the loss is {value}", batch, epoch, step, gradient=False)
+            raise self._fault(str(error).splitlines()[0], batch, epoch, step, gradient=False) from error
+        if not math.isfinite(loss.item()):
+            torch.set_rng_state(state)
+            raise self._fault(f"the loss is {loss.item()}", batch, epoch, step, gradient=False)
         self.fabric.backward(loss)
         if self.gradient_clip is not None:
             norm = self.fabric.clip_gradients(
@@ -393,13 +411,15 @@ class _Run:
         if norm is not None and not math.isfinite(norm.item()):
             torch.set_rng_state(state)
             raise self._fault("a gradient is not finite", batch, epoch, step, gradient=True)
-        self._fabric_optimizer.step()
-        return float(value)
+        return loss.detach()
 
     def _fault(self, what: str, batch: Tensor, epoch: int, step: int, *, gradient: bool) -> NonFiniteError:
         size = {"size": len(self.data)} if self.programs[0].accepts_size else {}
-        with torch.no_grad():
-            fault = locate(self.programs, batch, **size)
+        try:
+            with torch.no_grad():
+                fault = locate(self.programs, batch, **size)
+        except LinAlgError:  # what failed was the factorisation, and the message says which
+            fault = None
         if fault is None and gradient:
             fault = locate_gradient(self.programs, batch, **size)
         where = "no single site could be blamed" if fault is None else f"{fault}"
@@ -412,33 +432,41 @@ class _Run:
             layer=None if fault is None else fault.layer,
         )
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, epoch: int, step: int) -> dict[str, float]:
         """The validation bound, and each latent's divergence, with the same random numbers at every epoch."""
-        data = self.data if self.validation is None else self.validation
-        bound, kl = 0.0, dict[str, float]()
+        # Without validation data a part of the training data shows the divergences well enough.
+        data = self.data[: 16 * self.batch_size] if self.validation is None else self.validation
+        row: dict[str, float] = {}
         self.module.eval()
         with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
             torch.manual_seed(self.seed)
-            # Without validation data a part of the training data shows the divergences well enough.
-            shown = data if self.validation is not None else data[: 16 * self.batch_size]
-            size = {"size": len(self.data)} if self.programs[0].accepts_size else {}
-            for batch in in_batches(shown, min(512, len(self.data)), self.programs):
-                share = len(batch) / len(shown)
-                table = self._table(batch, size)
-                for name, total in ({} if table is None else table.divergences()).items():
-                    shared = table is not None and name in table.global_latents
-                    per_datum = total / (len(self.data) if shared else len(batch))
-                    kl[name] = kl.get(name, 0.0) + per_datum * share
-                if self.validation is not None:
-                    if isinstance(self.objective, Objective) and table is not None:
-                        value = self.objective.bound(table).item()
-                    else:
-                        value = -self.objective.loss(*self.programs, batch, **size)
-                    # With `size` the batch stands for all training data: what they share counts 1/N a datum.
-                    bound += value / (len(self.data) if size else len(batch)) * share
+            for batch in in_batches(data, min(512, len(self.data)), self.programs):
+                try:
+                    values = self._judge(batch)
+                except LinAlgError as error:
+                    raise self._fault(str(error).splitlines()[0], batch, epoch, step, gradient=False) from error
+                for name, value in values.items():
+                    if not math.isfinite(value):
+                        raise self._fault(f"'{name}' is {value} after it", batch, epoch, step, gradient=False)
+                    row[name] = row.get(name, 0.0) + value * len(batch) / len(data)
         self.module.train()
-        row = {"validation": bound} if self.validation is not None else {}
-        return row | {f"kl_{name}": value for name, value in kl.items()}
+        return row
+
+    def _judge(self, batch: Tensor) -> dict[str, float]:
+        """The bound, if there are validation data, and the divergences of a batch, nats per datum."""
+        # With `size` the batch stands for all training data: what they share counts 1/N a datum.
+        size = {"size": len(self.data)} if self.programs[0].accepts_size else {}
+        table, values = self._table(batch, size), dict[str, float]()
+        if self.validation is not None:
+            if isinstance(self.objective, Objective) and table is not None:
+                bound = self.objective.bound(table).item()
+            else:
+                bound = -self.objective.loss(*self.programs, batch, **size)
+            values["validation"] = bound / (len(self.data) if size else len(batch))
+        if table is not None:
+            for name, total in table.divergences().items():
+                values[f"kl_{name}"] = total / (len(self.data) if name in table.global_latents else len(batch))
+        return values
 
     def _table(self, batch: Tensor, size: dict[str, Any]) -> Table | None:
         if isinstance(self.objective, Objective):

@@ -237,6 +237,55 @@ def test_scheduler_optimiser_and_clipping(x: Tensor) -> None:
     assert float(moved) == pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam", "LBFGS", "Rprop"])
+def test_any_optimiser_of_torch_trains(name: str, x: Tensor) -> None:
+    result = lvm.fit(
+        *ppca(),
+        x,
+        validation=x,
+        epochs=15,
+        batch_size=60,
+        optimizer=name,
+        learning_rate=0.02,
+        objective=objectives.ELBO(20),
+    )
+    assert result.history[-1]["validation"] > result.history[0]["validation"]
+
+
+def test_a_failed_factorisation_stops_the_run_in_one_sentence(x: Tensor) -> None:
+    class Shrinking(nn.Module):
+        """A posterior whose covariance is no longer one after some calls."""
+
+        def __init__(self, after: int) -> None:
+            super().__init__()
+            self.loc, self.calls, self.after = nn.Parameter(torch.zeros(M)), 0, after
+
+        def forward(self, x: Tensor) -> None:
+            self.calls += 1
+            with pyro.plate("data", len(x)):
+                covariance = torch.eye(M) * (1.0 if self.calls < self.after else -1.0)
+                pyro.sample("z", dist.MultivariateNormal(self.loc.expand(len(x), M), covariance))
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(M), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(-1, D), 1.0).to_event(1), obs=x)
+
+    for after in (20, 21, 22, 23):  # in a training step, or in the evaluation after the epoch
+        with pytest.raises(lvm.NonFiniteError, match=r"epoch \d+, step \d.*positive-definite") as error:
+            lvm.fit(model, Shrinking(after), x, epochs=30, batch_size=20)
+        assert "\n" not in str(error.value)
+
+
+def test_a_validation_bound_that_is_not_finite_stops_the_run(x: Tensor) -> None:
+    pair = ppca()
+    before = weights(*pair)
+    far = torch.full((2, D), 1e200)
+    with pytest.raises(lvm.NonFiniteError, match="'validation' is -inf after it"):
+        lvm.fit(*pair, x, validation=far, epochs=3, batch_size=20)
+    assert same(weights(*pair), before)
+
+
 @pytest.mark.parametrize("kind", ["numpy", "dataset", "pairs", "dynamic", "integers"])
 def test_data_of_every_kind(kind: str, bits: Tensor) -> None:
     given: dict[str, Any] = {
