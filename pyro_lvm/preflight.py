@@ -79,7 +79,7 @@ def check_pair(programs: Pair, x: Split, name: str, evaluate: Callable[[Tensor],
                 values = evaluate(batch)
                 if bool(values.isnan().any()):
                     torch.set_rng_state(state)
-                    raise FloatingPointError(f"before any training: {locate(programs, batch)}.")
+                    raise FloatingPointError(f"the programs give NaN as they are: {locate(programs, batch)}.")
             with pyro.validation_enabled(True):
                 evaluate(batch)
             return support is not None and bool(support[1].is_discrete)

@@ -7,7 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from pyro_lvm.diagnostics.drawing import Sampler
+from pyro_lvm.diagnostics.drawing import Sampler, checked
 from pyro_lvm.diagnostics.randomness import seeded
 
 # Draws of all latents that are held at once, in numbers.
@@ -92,6 +92,7 @@ def active_units(
         )
     if len(x) < 2:
         raise ValueError(f"'x' must hold at least two data to take a variance over, not {len(x)}.")
+    x = checked(model, guide, x)
     with seeded(seed):
         first = Sampler(model, guide, x[:1])
         names = [n for n in first.latents if first.variables[n].per_datum and not first.variables[n].is_discrete]

@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 from torch import Tensor
 
-from pyro_lvm.diagnostics.drawing import Sampler, Variable
+from pyro_lvm.diagnostics.drawing import Sampler, Variable, checked
 from pyro_lvm.diagnostics.randomness import seeded
 
 
@@ -78,6 +78,7 @@ def posterior(
     for name, number in (("draws", draws), ("chains", chains)):
         if not isinstance(number, int) or number < 1:
             raise ValueError(f"'{name}' is a number of draws or chains and must be at least 1, not {number!r}.")
+    x = checked(model, guide, x)
     with seeded(seed):
         sampler = Sampler(model, guide, x, size=size)
         groups = _posterior_groups(sampler, chains, draws) | _prior_groups(sampler, draws)

@@ -14,6 +14,7 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from pyro_lvm.objectives.table import Table, plate_nesting, run
+from pyro_lvm.preflight import as_tensor, check_pair
 from pyro_lvm.programs import Program, pair
 
 _PARTICLES = "num_particles_vectorized"  # the plate of the draws, by the name Pyro's error messages know
@@ -88,6 +89,24 @@ class Draws:
     table: Table | None = None
 
 
+def checked(model: Callable[..., Any], guide: Callable[..., Any], x: Any) -> Tensor:
+    """The data as the pair takes them, after running it on some of them with all checks on.
+
+    Raises:
+        ValueError: where the data do not go through the programs, or lie outside the likelihood's support.
+        FloatingPointError: where the programs give NaN.
+    """
+    programs = pair(model, guide)
+    x = as_tensor(x, "x", programs)
+
+    def log_weights(rows: Tensor) -> Tensor:
+        return torch.stack([site.log_weight.sum() for site in run(*programs, (rows,), {}).sites.values()])
+
+    with _undisturbed(*programs):
+        check_pair(programs, x, "x", log_weights)
+    return x
+
+
 @final
 class Sampler:
     """Draws from a pair on one batch of data.
@@ -107,10 +126,8 @@ class Sampler:
     def __init__(
         self, model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, *, size: int | None = None
     ) -> None:
-        if not isinstance(x, Tensor) or x.dim() == 0 or len(x) == 0:
-            given = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-            raise ValueError(f"'x' must be a tensor of shape (B, *data_shape) with at least one datum, not {given}.")
         self.model, self.guide = pair(model, guide)
+        x = as_tensor(x, "x", (self.model, self.guide))
         self.x, self.arguments = x, {} if size is None else {"size": size}
         self.vectorized = False
         with _undisturbed(self.model, self.guide), torch.random.fork_rng():

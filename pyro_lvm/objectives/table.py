@@ -156,7 +156,7 @@ def run(
     plate = pyro.plate(_PARTICLES, num_particles, dim=-nesting - 1)
     try:
         traces = _traces(plate(model), plate(guide), args, kwargs)
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, IndexError, ValueError) as error:
         raise RuntimeError(
             f"{str(error).splitlines()[0]} (the programs were run on {num_particles} particles at once, which adds a "
             "dimension on the left of their latents; if they cannot take it, ask for vectorize_particles=False)"

@@ -316,5 +316,6 @@ def test_wrong_numbers(wrong: dict[str, int], match: str, ppca: Any) -> None:
 
 @pytest.mark.parametrize("x", [torch.tensor(1.0), torch.zeros(0, 2, 3), [1.0]])
 def test_wrong_data(x: Any, ppca: Any) -> None:
-    with pytest.raises(ValueError, match="'x' must be a tensor"):
+    with pytest.raises(ValueError, match="'x'") as error:
         posterior(*ppca[:2], x)
+    assert "\n" not in str(error.value)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyro_lvm import exact, guides, models
-from pyro_lvm.diagnostics import sample_predictive
+from pyro_lvm.diagnostics import active_units, posterior, sample_predictive
 
 
 def test_shared_latents_come_from_the_guide() -> None:
@@ -39,3 +39,13 @@ def test_without_shared_latents_it_is_the_models_own() -> None:
     assert torch.equal(ours, model.sample(6))
     with pytest.raises(ValueError, match="'n'"):
         sample_predictive(model, guide, torch.zeros(1, 3), 0)
+
+
+def test_arrays_are_taken_as_tensors_are() -> None:
+    model, guide = models.ProbabilisticPCA(3, 2), guides.LinearNormal(3, 2)
+    x = torch.randn(20, 3)
+    idata = posterior(model, guide, x.numpy(), draws=3, chains=1, seed=0)
+    expected = posterior(model, guide, x, draws=3, chains=1, seed=0)
+    assert (idata["posterior"]["z"].to_numpy() == expected["posterior"]["z"].to_numpy()).all()
+    assert active_units(model, guide, x.numpy(), seed=0) is not None
+    assert sample_predictive(model, guide, x.numpy(), 2).shape == (2, 3)
