@@ -146,7 +146,7 @@ def fit(
         seed: of every random choice of the run.
         compile: "auto" and False run the programs as they are.
         run_dir: a new or empty folder for `config.json`, written first, `history.csv`, written every epoch, and
-            `model.safetensors`, written when the run ends, also by an error or Ctrl-C.
+            `model.safetensors`, written when the run ends, also by an error or Ctrl-C, and every 20 s until then.
         resume: not available yet.
         accelerator: what to train on, as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
         devices: how many of them; one.
@@ -218,6 +218,7 @@ def _train(
             run_.keep_as_best()
         if folder is not None:
             folder.write_epoch(row)
+            folder.write_programs_if_due(result.model, result.guide)
         advance(1, " ".join(f"{name} {row[name]:.3f}" for name in ("train", "validation") if name in row))
         if on_epoch is not None and on_epoch(row):
             break

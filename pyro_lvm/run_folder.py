@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from pyro_lvm.saving import save, write_atomically
 
 __all__ = ["RunFolder"]
+
+SECONDS_BETWEEN_WEIGHTS = 20.0
 
 
 class RunFolder:
@@ -22,6 +25,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: list[Mapping[str, float]] = []
+        self._last_weights = time.monotonic()
 
     @staticmethod
     def create(path: Path, config: Mapping[str, Any]) -> "RunFolder":
@@ -62,6 +66,12 @@ class RunFolder:
     def write_programs(self, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
         """Writes the weights."""
         save(self.path, model, guide)
+        self._last_weights = time.monotonic()
+
+    def write_programs_if_due(self, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
+        """Writes the present weights unless that was done a short while ago: a run that is killed loses little."""
+        if time.monotonic() - self._last_weights >= SECONDS_BETWEEN_WEIGHTS:
+            self.write_programs(model, guide)
 
     def config(self) -> dict[str, Any]:
         """The run's settings.

@@ -561,3 +561,14 @@ def test_run_folder_that_cannot_be_is_refused_before_training(x: Tensor, tmp_pat
         with pytest.raises(OSError, match="'run_dir'"):
             lvm.fit(*pair, x, epochs=1, batch_size=20, run_dir=path)
     assert same(weights(*pair), before)
+
+
+def test_weights_are_on_disk_while_it_runs(x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyro_lvm.run_folder.SECONDS_BETWEEN_WEIGHTS", 0.0)
+    pair = ppca()
+
+    def compare(row: dict[str, float]) -> None:
+        model, guide = lvm.load(tmp_path / "run")
+        assert same(weights(model, guide), weights(*pair))  # type: ignore[arg-type]
+
+    lvm.fit(*pair, x, epochs=3, batch_size=20, run_dir=tmp_path / "run", on_epoch=compare)
