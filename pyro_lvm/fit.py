@@ -158,7 +158,8 @@ def fit(
     Raises:
         DataError: for data that are empty, not finite, outside the likelihood's support or of the wrong shape.
         ValueError: for settings out of range, and for programs that do not belong together.
-        NonFiniteError: where a loss or gradient is not finite; the programs have the last finished epoch's weights.
+        NonFiniteError: where a loss or gradient is not finite; the programs have the last finished epoch's weights, or
+            the best epoch's where training may stop early.
 
     References:
         Hoffman et al. (2013), Stochastic Variational Inference.
@@ -185,8 +186,9 @@ def fit(
     _check_batches(training, held_out, batch_size, early_stopping)
     randomness = _OwnRandomness(seed)
     with randomness:
-        discrete = _check_programs(programs, training, held_out, batch_size, objective)
-    run_ = _Run(_fabric(settings, programs), programs, objective, training, held_out, settings, randomness, discrete)
+        discrete, has_table = _check_programs(programs, training, held_out, batch_size, objective)
+    fabric = _fabric(settings, programs)
+    run_ = _Run(fabric, programs, objective, training, held_out, settings, randomness, discrete, has_table)
     folder = None if run_dir is None else RunFolder.create(Path(run_dir), run_config or _plain(settings))
     result = FitResult(model, guide, run_dir=None if folder is None else folder.path)
     try:
@@ -213,8 +215,10 @@ def _train(
         row = run_.epoch(epoch)
         result.history.append(row)
         value = row.get("validation", row["train"])
-        if patience is None or value > best:
-            best, result.best_epoch = max(best, value), epoch + 1
+        if patience is None:
+            result.best_epoch = epoch + 1
+        elif value > best:
+            best, result.best_epoch = value, epoch + 1
             run_.keep_as_best()
         if folder is not None:
             folder.write_epoch(row)
@@ -297,8 +301,9 @@ class _Run:
         settings: dict[str, Any],
         randomness: "_OwnRandomness",
         discrete: bool,
+        has_table: bool,
     ) -> None:
-        self._randomness = randomness
+        self._randomness, self._has_table = randomness, has_table
         self._bits = 1 / (prod(data.shape[1:]) * math.log(2)) if discrete else None
         self.fabric, self.programs, self.objective = fabric, programs, objective
         self.batch_size, self.seed, self.gradient_clip = (
@@ -317,8 +322,9 @@ class _Run:
         self.scheduler = _scheduler(self.optimizer, settings)
         self.module, self._fabric_optimizer = fabric.setup(module, self.optimizer)
         self.parameters = parameters
-        self.data = data.to(fabric.device) if isinstance(data, Tensor) else data
-        self.validation = validation.to(fabric.device) if isinstance(validation, Tensor) else validation
+        # Once, after the set-up, which may have moved the programs and changed their precision.
+        self.data = convert(data, programs) if isinstance(data, Tensor) else data
+        self.validation = convert(validation, programs) if isinstance(validation, Tensor) else validation
         # A small step loses more to waiting for other threads than it gains from them, and on a busy machine it waits
         # longest; the rule knows sizes only, so that the same run takes the same path everywhere.
         multiplications = sum(p.numel() for p in parameters) * self.batch_size
@@ -326,7 +332,6 @@ class _Run:
         self._state = list({id(t): t for t in (*module.parameters(), *module.buffers())}.values())
         self._good = [t.detach().clone() for t in self._state]
         self._best: list[Tensor] | None = None
-        self._has_table = isinstance(objective, Objective) or _table_or_none(programs, data) is not None
         self._start = time.perf_counter()
 
     def epoch(self, epoch: int) -> dict[str, float]:
@@ -343,8 +348,11 @@ class _Run:
         order = torch.randperm(N)
         for step, start in enumerate(range(0, N, self.batch_size)):
             rows = order[start : start + self.batch_size]
-            on_device = rows.to(self.data.device) if isinstance(self.data, Tensor) else rows
-            total += self._step(convert(self.data[on_device], self.programs), N, epoch, step) * len(rows)
+            if isinstance(self.data, Tensor):
+                batch = self.data[rows.to(self.data.device)]
+            else:
+                batch = convert(self.data[rows], self.programs)
+            total += self._step(batch, N, epoch, step) * len(rows)
         row = {"epoch": float(epoch + 1), "train": -total / N}
         row |= self._evaluate(epoch, step)
         if self._bits is not None:
@@ -377,11 +385,11 @@ class _Run:
         result.seconds = time.perf_counter() - self._start
 
     def _step(self, batch: Tensor, size: int, epoch: int, step: int) -> float:
-        state = torch.get_rng_state()
+        state = _random_state()
 
         def loss_and_gradient() -> Tensor:
-            torch.set_rng_state(state)  # an optimiser that asks several times is to see one function
-            return self._loss_and_gradient(batch, size, epoch, step)
+            _set_random_state(state)  # an optimiser that asks several times is to see one function
+            return self._loss_and_gradient(batch, size, epoch, step, state)
 
         if self._asks_for_losses:
             return float(self._fabric_optimizer.step(loss_and_gradient))
@@ -389,18 +397,18 @@ class _Run:
         self._fabric_optimizer.step()
         return loss.item()
 
-    def _loss_and_gradient(self, batch: Tensor, size: int, epoch: int, step: int) -> Tensor:
-        state = torch.get_rng_state()
+    def _loss_and_gradient(self, batch: Tensor, size: int, epoch: int, step: int, state: list[Tensor]) -> Tensor:
+        """The loss, its gradient left on the parameters; a fault is looked for with the same draws again."""
         self._fabric_optimizer.zero_grad()
         try:
             # Pyro's own checks have passed on the first batch; the loss and the gradients are checked at every step.
             with pyro.validation_enabled(False):
                 loss: Tensor = self.module(batch, size)
         except LinAlgError as error:
-            torch.set_rng_state(state)
+            _set_random_state(state)
             raise self._fault(str(error).splitlines()[0], batch, epoch, step, gradient=False) from error
         if not math.isfinite(loss.item()):
-            torch.set_rng_state(state)
+            _set_random_state(state)
             raise self._fault(f"the loss is {loss.item()}", batch, epoch, step, gradient=False)
         self.fabric.backward(loss)
         if self.gradient_clip is not None:
@@ -410,7 +418,7 @@ class _Run:
         else:
             norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if norm is not None and not math.isfinite(norm.item()):
-            torch.set_rng_state(state)
+            _set_random_state(state)
             raise self._fault("a gradient is not finite", batch, epoch, step, gradient=True)
         return loss.detach()
 
@@ -426,7 +434,7 @@ class _Run:
         where = "no single site could be blamed" if fault is None else f"{fault}"
         return NonFiniteError(
             f"training stopped at epoch {epoch + 1}, step {step + 1}: {what}; {where}. The programs have the last "
-            "finished epoch's weights again; try a smaller learning_rate, gradient_clip, or look at that site's scale.",
+            "good weights again, a finished epoch's; try a smaller learning_rate, gradient_clip, or look at the site.",
             epoch=epoch,
             step=step,
             site=None if fault is None else fault.site,
@@ -494,7 +502,9 @@ def _table_or_none(programs: tuple[Program, Program], data: Split) -> Table | No
 
 def _check_programs(
     programs: tuple[Program, Program], data: Split, validation: Split | None, batch_size: int, objective: Any
-) -> bool:
+) -> tuple[bool, bool]:
+    """Raises where something does not fit; says whether the data are discrete, and whether the pair has a table."""
+
     def loss(batch: Tensor) -> Tensor:
         return torch.as_tensor(objective.loss(*programs, batch))
 
@@ -508,7 +518,7 @@ def _check_programs(
             f"would count its prior once for every {batch_size} data: give the programs the argument 'size' (see "
             f"pyro_lvm.programs.data_plate), or set batch_size={len(data)}."
         )
-    return discrete
+    return discrete, table is not None
 
 
 def _check_batches(data: Split, validation: Split | None, batch_size: int, early_stopping: int | None) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pyro
-import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
 
@@ -501,7 +500,7 @@ def _log_likelihoods(
         f"Estimate of the mean of log p(x) by {particles} weighted draws a datum, ± their error; higher is better."
     )
     numbers = [Number(f"{split} {what}", float(ll.mean), _NATS, meaning, error)]
-    if _is_discrete(programs[0], x):
+    if ll.is_discrete:
         value, per_nat = float(ll.bits_per_dimension), 1 / (ll.features * math.log(2))
         meaning = f"Minus the log-likelihood, spread over a datum's {ll.features} values; lower is better."
         bits = None if error is None else error * per_nat
@@ -518,13 +517,6 @@ def _worst_khat(khat: Tensor) -> Number:
     above = float((khat > 0.7).double().mean())
     meaning = f"Tail of the importance weights; above 0.7, as for {above:.1%} of the data, not to be trusted."
     return Number("worst k-hat", worst, "", meaning)
-
-
-def _is_discrete(model: Program, x: Tensor) -> bool:
-    with torch.random.fork_rng(), torch.no_grad():
-        trace = poutine.trace(model).get_trace(x[:1])
-    likelihood: Any = trace.nodes["x"]["fn"]
-    return bool(likelihood.support.is_discrete)
 
 
 def _active_units(run: Run, x: Tensor, seed: int) -> list[Number]:

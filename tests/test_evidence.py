@@ -128,6 +128,9 @@ def test_result_is_a_tensor_with_its_errors(model: models.ProbabilisticPCA) -> N
     assert float(ll.mean) == float(ll.mean()) == pytest.approx(float(sum(ll) / 6))
     assert float(ll.bits_per_dimension) == pytest.approx(-float(ll.mean) / (D * math.log(2)))
     assert "6 data" in repr(ll)
+    assert not ll.is_discrete
+    bits = models.VAE(lvm.priors.StandardNormal(2), lvm.likelihoods.Bernoulli(nn.Linear(2, D)))
+    assert lvm.log_likelihood(bits, guides.LinearNormal(D, 2), torch.ones(3, D), 5).is_discrete
     few = lvm.log_likelihood(model, wide(model), x, 5)
     assert few.khat.isnan().all(), "no tail can be fitted to 5 weights"
     assert lvm.log_likelihood(model, wide(model), x, 1).standard_error.isnan().all()

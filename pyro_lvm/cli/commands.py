@@ -96,11 +96,11 @@ def verify(argv: Sequence[str]) -> int:
 
 
 def demo(argv: Sequence[str]) -> int:
-    """Train a variational autoencoder on handwritten digits, in about a minute."""
+    """Train a variational autoencoder on handwritten digits, in about half a minute."""
     if "--help" not in argv and "-h" not in argv:
         print(
             "A variational autoencoder of 8×8 handwritten digits: the same as `pyro-lvm train vae --data digits`.\n"
-            "It takes about a minute on two cores.\n",
+            "It takes about half a minute on two cores.\n",
             flush=True,
         )
     return train(["vae", "--data", "digits", *argv], prog="pyro-lvm demo")

@@ -45,7 +45,8 @@ class LogLikelihood(Tensor):
         khat: shape of the weights' tail, (N,), by Pareto-smoothed importance sampling; above 0.7 the estimate and its
             error are not to be trusted. NaN with fewer than 25 draws.
         bits_per_dimension: −mean / (D log 2), for discrete data of D values.
-        num_particles: K.
+        num_particles, features: K, D.
+        is_discrete: whether the likelihood of the data is a probability, and not a density.
 
     Example:
         >>> from pyro_lvm import guides, models
@@ -64,6 +65,7 @@ class LogLikelihood(Tensor):
     khat: Tensor
     num_particles: int
     features: int
+    is_discrete: bool
 
     @property
     def mean(self) -> _Mean:  # type: ignore[override]
@@ -138,7 +140,7 @@ def log_likelihood(
         raise ValueError(f"'num_particles' is a number of draws and must be at least 1, not {num_particles!r}.")
     programs = pair(model, guide)
     x = as_tensor(x, "x", programs)
-    check_pair(programs, x, "x", lambda rows: _log_weight(run(*programs, (rows,), {}), rows))
+    is_discrete = check_pair(programs, x, "x", lambda rows: _log_weight(run(*programs, (rows,), {}), rows))
     draws = torch.random.fork_rng() if seed is not None else nullcontext()
     with draws, torch.no_grad():
         if seed is not None:
@@ -164,7 +166,7 @@ def log_likelihood(
     result = values.as_subclass(LogLikelihood)
     result.standard_error, result.ess, result.khat = error, ess, khat
     result.mean_standard_error = variance.sum().sqrt() / len(x)
-    result.num_particles, result.features = num_particles, prod(x.shape[1:])
+    result.num_particles, result.features, result.is_discrete = num_particles, prod(x.shape[1:]), is_discrete
     return result
 
 
