@@ -18,7 +18,7 @@ from torch.distributions import transform_to
 
 from pyro_lvm.configuration import Part
 
-__all__ = ["Model", "Program", "data_plate", "pair"]
+__all__ = ["Constant", "Model", "Program", "data_plate", "pair"]
 
 
 def data_plate(x: Tensor | None, size: int | None) -> pyro.plate:
@@ -147,6 +147,43 @@ def pair(model: Callable[..., Any], guide: Callable[..., Any]) -> tuple[Program,
     if model is guide:
         raise ValueError("'model' and 'guide' are the same program; the guide is the approximate posterior.")
     return Program(model, guide), Program(guide, model)
+
+
+class Constant(Messenger):
+    """While it is entered, a program's parameters are constants: gradients pass through what is computed, not to them.
+
+    Args:
+        program: the one to be run meanwhile.
+        active: False makes this do nothing.
+    """
+
+    def __init__(self, program: Callable[..., Any], *, active: bool = True) -> None:
+        super().__init__()
+        self._program, self._active = program, active
+        self._held: list[Tensor] = []
+
+    def __enter__(self) -> "Constant":
+        if self._active and isinstance(self._program, (Program, nn.Module)):
+            for parameter in self._program.parameters():
+                self._hold(parameter)
+        return cast(Constant, super().__enter__())
+
+    def __exit__(self, *error: Any) -> Any:
+        while self._held:
+            self._held.pop().requires_grad_(True)
+        return super().__exit__(*error)
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        # `pyro.module` hands over parameters that the module goes on using; any other statement is what it returns.
+        if self._active and msg["value"] is not None:
+            if msg["value"].is_leaf:
+                self._hold(msg["value"])
+            else:
+                msg["value"] = msg["value"].detach()
+
+    def _hold(self, parameter: Tensor) -> None:
+        if parameter.requires_grad:
+            self._held.append(parameter.requires_grad_(False))
 
 
 _Bare = dict[str, tuple[nn.Parameter, Any]]  # name -> unconstrained value, constraint

@@ -13,7 +13,7 @@ from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanFiel
 from torch import Tensor, nn
 
 from pyro_lvm import exact, guides, models, objectives
-from pyro_lvm.objectives.table import plate_nesting, run
+from pyro_lvm.objectives.table import run, structure
 
 D, M, N = 4, 2, 12
 
@@ -208,7 +208,7 @@ def test_inner_plate_is_summed_inside_the_weight() -> None:
     covariance = 0.25 * torch.eye(steps) + 1.0
     evidence = dist.MultivariateNormal(torch.zeros(steps), covariance).log_prob(x.T).sum()
     model, guide = nested_pair(steps)
-    assert plate_nesting(model, guide, (x,), {}) == 2
+    assert structure(model, guide, (x,), {}).nesting == 2
     table = run(model, guide, (x,), {}, num_particles=4, nesting=2)
     assert table.log_weight().shape == (4, 1, 5)
     values = bounds(objectives.IWAE(2000), (model, guide), x, 50)

@@ -13,7 +13,7 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from pyro_lvm.objectives.table import Table, plate_nesting, run
+from pyro_lvm.objectives.table import Table, run, structure
 from pyro_lvm.preflight import as_tensor, check_pair
 from pyro_lvm.programs import Program, pair
 
@@ -131,7 +131,7 @@ class Sampler:
         self.x, self.arguments = x, {} if size is None else {"size": size}
         self.vectorized = False
         with _undisturbed(self.model, self.guide), torch.random.fork_rng():
-            self.nesting = plate_nesting(self.model, self.guide, (x,), self.arguments)
+            self.nesting = structure(self.model, self.guide, (x,), self.arguments).nesting
             table, guide_trace, model_trace = self._run_pair(1)
             self.variables = _variables(table, guide_trace, model_trace, len(x))
             self.log_weight = Variable("log_weight", _common_plates(table, self.variables))

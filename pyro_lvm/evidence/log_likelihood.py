@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.evidence.memory import bytes_per_row
-from pyro_lvm.objectives.table import Table, plate_nesting, run
+from pyro_lvm.objectives.table import Table, run, structure
 from pyro_lvm.preflight import as_tensor, check_pair
 from pyro_lvm.programs import Program, pair
 from pyro_lvm.progress import progress_bar
@@ -145,7 +145,7 @@ def log_likelihood(
     with draws, torch.no_grad():
         if seed is not None:
             torch.manual_seed(seed)
-        nesting = plate_nesting(*programs, (x[:1],), {})
+        nesting = structure(*programs, (x[:1],), {}).nesting
         pairs = max(1, max_bytes // bytes_per_row(lambda rows: _log_weight(run(*programs, (rows,), {}), rows), x))
         # A chunk is many draws for few data, which are encoded once; but latents that all data share are drawn anew for
         # every chunk of data, and so are drawn for as many data as possible.

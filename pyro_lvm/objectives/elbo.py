@@ -1,5 +1,7 @@
 """The evidence lower bound."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -44,7 +46,11 @@ class ELBO(Objective):
         max_plate_nesting: int | float = float("inf"),
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting)
-        self._with_kl = analytic_kl
+        self._analytic_kl = analytic_kl
+
+    def table(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Table:
+        """The table this objective reads for these arguments of the programs."""
+        return self._run(model, guide, args, kwargs, with_kl=self._analytic_kl)
 
     def bound(self, table: Table) -> Tensor:
         """The mean over particles of Σ scale · (log p − log q), nats, summed over data."""

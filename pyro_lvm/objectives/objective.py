@@ -9,7 +9,7 @@ import torch
 from pyro.infer.elbo import ELBO as PyroELBO
 from torch import Tensor
 
-from pyro_lvm.objectives.table import Table, plate_nesting, run
+from pyro_lvm.objectives.table import Structure, Table, run, structure
 
 
 class Objective(PyroELBO):
@@ -52,8 +52,7 @@ class Objective(PyroELBO):
             raise ValueError(f"'num_particles' is a number of draws and must be at least 1, not {num_particles!r}.")
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         self.max_plate_nesting = max_plate_nesting
-        self._with_kl = False
-        self._found_nesting: tuple[Any, Any, int] | None = None  # model, guide, number of plates
+        self._found: tuple[Any, Any, Structure] | None = None  # model, guide, their structure
 
     @abstractmethod
     def bound(self, table: Table) -> Tensor:
@@ -61,26 +60,31 @@ class Objective(PyroELBO):
 
     def table(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Table:
         """The table this objective reads for these arguments of the programs."""
-        vectorized = self.num_particles > 1 and self.vectorize_particles
+        return self._run(model, guide, args, kwargs)
+
+    def _run(self, model: Any, guide: Any, args: Any, kwargs: Any, **reading: Any) -> Table:
+        """The table, with what `pyro_lvm.objectives.table.run` is asked for besides."""
+        nesting = 0
+        if self.num_particles > 1 and self.vectorize_particles:
+            given = self.max_plate_nesting != float("inf")
+            nesting = int(self.max_plate_nesting) if given else self._structure(model, guide, args, kwargs).nesting
         return run(
             model,
             guide,
             args,
             kwargs,
             num_particles=self.num_particles,
-            nesting=self._nesting(model, guide, args, kwargs) if vectorized else 0,
+            nesting=nesting,
             vectorize=self.vectorize_particles,
-            with_kl=self._with_kl,
+            **reading,
         )
 
-    def _nesting(self, model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> int:
-        if self.max_plate_nesting != float("inf"):
-            return int(self.max_plate_nesting)
+    def _structure(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Structure:
         # Remembered for one pair: an objective may serve another one next, with other plates.
-        found = self._found_nesting
+        found = self._found
         if found is None or found[0]() is not model or found[1]() is not guide:
-            found = weakref.ref(model), weakref.ref(guide), plate_nesting(model, guide, args, kwargs)
-            self._found_nesting = found
+            found = weakref.ref(model), weakref.ref(guide), structure(model, guide, args, kwargs)
+            self._found = found
         return found[2]
 
     def differentiable_loss(

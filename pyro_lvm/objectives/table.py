@@ -4,23 +4,31 @@ Running a guide and replaying the model over K particles gives, per site, log p 
 plate and subsampling scales stand beside them, to be applied outside any logarithm of a mean.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.distributions import Independent, kl_divergence
 
-__all__ = ["Site", "Table", "plate_nesting", "run"]
+from pyro_lvm.programs import Constant
+
+__all__ = ["Gradient", "Site", "Structure", "Table", "run", "structure"]
 
 _PARTICLES = "num_particles_vectorized"  # Pyro's own name for the plate, which its error messages know
 
+Program = Callable[..., Any]
 Scale = float | Tensor
+
+# Where q's own parameters get their gradient from: through the draws and log q, through the draws alone (sticking the
+# landing), or through log q at draws held fixed (wake-sleep).
+Gradient = Literal["both", "draws", "density"]
 
 
 @dataclass(frozen=True)
@@ -29,22 +37,41 @@ class Site:
 
     Attributes:
         log_p, log_q: log-probabilities under model and guide, (K, *plates), masked, not scaled; log_q is 0 for data.
-        scale_p, scale_q: what plates and `poutine.scale` multiply them by.
+        value: what was drawn or observed, (K, *plates, *event); K may be 1 where all particles share it.
+        scale_p, scale_q: what plates and `poutine.scale` multiply log_p and log_q by.
         plates: the vectorised plates around it, as (name, dim), dim negative; the particles' is not among them.
         is_latent: whether the guide samples it.
         is_reparameterised: whether gradients reach q through its draws; otherwise only through log q.
         kl: KL(q ‖ p) given the other latents, (K, *plates), where asked for, registered and valid; else None.
+        kl_by_dimension: the same dimension by dimension, (K, *plates, *dimensions), sampled where it has no closed form
+            or none is asked for; None where not asked for, or where q or p does not factorise over dimensions.
+        baseline: Pyro's options of that name on the guide's statement, `infer={"baseline": {...}}`.
+        handles: the draws as the programs got them, one for each of their runs.
     """
 
     name: str
     log_p: Tensor
     log_q: Tensor
+    value: Tensor
     scale_p: Scale
     scale_q: Scale
     plates: frozenset[tuple[str, int]]
     is_latent: bool
     is_reparameterised: bool
     kl: Tensor | None
+    kl_by_dimension: Tensor | None
+    baseline: Mapping[str, Any]
+    handles: tuple[Tensor, ...]
+
+    @property
+    def event_dim(self) -> int:
+        """The number of dimensions of one value."""
+        return self.value.dim() - self.log_p.dim()
+
+    def count(self) -> Tensor:
+        """What the elements of its plates amount to, Σ scale: the number of data in the whole set, for a minibatch."""
+        shape = self.log_p.shape[1:]
+        return torch.as_tensor(self.scale_p, dtype=self.log_p.dtype, device=self.log_p.device).expand(shape).sum()
 
     @property
     def log_weight(self) -> Tensor:
@@ -105,6 +132,25 @@ class Table:
         kls = {site.name: -site.log_weight if site.kl is None else site.kl for site in self.latents}  # (K, *plates)
         return {name: kl.mean(0).sum().item() for name, kl in kls.items()}
 
+    def weigh_draws(self, factor: Tensor) -> None:
+        """Multiplies the gradients that reach q through the draws by `factor`, (K, *plates); log q must not carry any.
+
+        Raises:
+            ValueError: for latents whose draws carry no gradient.
+        """
+        for site in self.latents:
+            if not site.is_reparameterised:
+                raise ValueError(
+                    f"this gradient reaches the guide through its draws, but '{site.name}' is not reparameterised: use "
+                    'gradient="standard", which falls back on the score function.'
+                )
+            # One run of the programs has all the particles, or as many runs have one each.
+            factors = [factor] if len(site.handles) == 1 else list(factor.unsqueeze(1))
+            for handle, f in zip(site.handles, factors, strict=True):
+                if handle.requires_grad:
+                    f = f.reshape(*f.shape, *(1,) * site.event_dim)
+                    handle.register_hook(lambda g, f=f: (g * f).reshape(g.shape))
+
     def log_q_by_score(self) -> Tensor | None:
         """The sum of log q over the latents that are not reparameterised, (K, *common plates); None without any."""
         terms = [self.per_datum(site.log_q) for site in self.sites.values() if site.needs_score]
@@ -128,8 +174,8 @@ class Table:
 
 
 def run(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
+    model: Program,
+    guide: Program | None,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
@@ -137,51 +183,107 @@ def run(
     nesting: int = 0,
     vectorize: bool = True,
     with_kl: bool = False,
+    by_dimension: bool = False,
+    gradient: Gradient = "both",
+    draws: Mapping[str, Tensor] | None = None,
 ) -> Table:
     """Runs the pair and returns its table.
 
     Args:
+        guide: None stands for the model's own prior.
         num_particles: K; a single particle runs the programs as they are.
-        nesting: number of nested plates, from `plate_nesting`; read only where several particles are vectorised.
+        nesting: number of nested plates, from `structure`; read only where several particles are vectorised.
         vectorize: all particles in one run, under a plate to the left of the programs' own; else one after another.
         with_kl: compute each latent's divergence in closed form where there is one.
+        by_dimension: compute each latent's divergence dimension by dimension.
+        gradient: where q's own parameters get their gradient from; see `Gradient`.
+        draws: values of some latents, to stand for the guide's own draws; what has no particle's dimension is shared.
 
     Raises:
         ValueError: where a latent of one program is missing from the other, or nothing is observed.
     """
+    ways = (gradient, draws or {})
     if num_particles > 1 and not vectorize:
-        return _stack([run(model, guide, args, kwargs, with_kl=with_kl) for _ in range(num_particles)])
+        return _stack(
+            [_table(*_traces(model, guide, args, kwargs, *ways), 1, with_kl, by_dimension) for _ in range(num_particles)]
+        )
     if num_particles == 1:
-        return _table(*_traces(model, guide, args, kwargs), 1, with_kl)
+        return _table(*_traces(model, guide, args, kwargs, *ways), 1, with_kl, by_dimension)
     plate = pyro.plate(_PARTICLES, num_particles, dim=-nesting - 1)
     try:
-        traces = _traces(plate(model), plate(guide), args, kwargs)
+        with plate:
+            traces = _traces(model, guide, args, kwargs, *ways)
     except (RuntimeError, IndexError, ValueError) as error:
         raise RuntimeError(
             f"{str(error).splitlines()[0]} (the programs were run on {num_particles} particles at once, which adds a "
             "dimension on the left of their latents; if they cannot take it, ask for vectorize_particles=False)"
         ) from error
-    return _table(*traces, num_particles, with_kl)
+    return _table(*traces, num_particles, with_kl, by_dimension)
 
 
-def plate_nesting(
-    model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> int:
-    """The largest number of nested plates in a pair, found by running it once; the random state stays as it was."""
+@dataclass(frozen=True)
+class Structure:
+    """What does not change from one run of a pair to the next.
+
+    Attributes:
+        nesting: the largest number of nested plates.
+        global_latents: names of the latents that all data share; see `Table.global_latents`.
+    """
+
+    nesting: int
+    global_latents: tuple[str, ...]
+
+
+def structure(model: Program, guide: Program | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Structure:
+    """A pair's structure, found by running it once; the random state stays as it was."""
     with torch.random.fork_rng(), torch.no_grad():
-        model_trace, guide_trace = _traces(model, guide, args, kwargs)
-    return _nesting(_samples(model_trace), _samples(guide_trace))
+        traces = _traces(model, guide, args, kwargs, "both", {})
+        table = _table(*traces, 1, False, False)
+    return Structure(_nesting(*(_samples(trace) for trace in traces)), tuple(table.global_latents))
+
+
+class _Given(Messenger):
+    """Answers a program's sample statements with values drawn before."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
 
 
 def _traces(
-    model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: Program,
+    guide: Program | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    gradient: Gradient,
+    draws: Mapping[str, Tensor],
 ) -> tuple[poutine.Trace, poutine.Trace]:
-    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    if guide is None:
+        with _Given(draws):
+            trace = poutine.trace(model).get_trace(*args, **kwargs)
+        return trace, trace
+    # The draws are made with their own graph, and scored in a second run that sees them as given: only so is what
+    # reaches a latent through a density apart from what passes through it on the way to another one.
+    scored_apart = gradient != "both" and torch.is_grad_enabled()
+    with _Given(draws), torch.set_grad_enabled(torch.is_grad_enabled() and not (scored_apart and gradient == "density")):
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    if scored_apart:
+        drawn = {n: site["value"] for n, site in _samples(guide_trace).items() if not site["is_observed"]}
+        # A view: gradients to be changed on their way to the draws are changed here, once, and not on the way between.
+        views = {name: value.view_as(value) for name, value in drawn.items()}
+        with _Given(views), Constant(guide, active=gradient == "draws"):
+            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     return model_trace, guide_trace
 
 
-def _table(model_trace: poutine.Trace, guide_trace: poutine.Trace, num_particles: int, with_kl: bool) -> Table:
+def _table(
+    model_trace: poutine.Trace, guide_trace: poutine.Trace, num_particles: int, with_kl: bool, by_dimension: bool
+) -> Table:
     model_sites, guide_sites = _samples(model_trace), _samples(guide_trace)
     inferred = {name: site for name, site in guide_sites.items() if not site["is_observed"]}
     _check_latents(model_sites, inferred)
@@ -192,25 +294,34 @@ def _table(model_trace: poutine.Trace, guide_trace: poutine.Trace, num_particles
     auxiliary = {name: site for name, site in inferred.items() if name not in model_sites}
     for name, site in (auxiliary | model_sites).items():
         p, q = model_sites.get(name), inferred.get(name)
-        kl = None
+        kl = kl_by_dimension = None
         if q is not None:
             # A divergence in closed form stands for an expectation over this latent alone: everything p depends on
             # must have been drawn before it in the guide too.
-            if with_kl and p is not None and order[name] > latest:
+            closed = with_kl and order[name] > latest
+            if closed and p is not None:
                 kl = _kl(q, p, nesting, vectorized)
+            if by_dimension and p is not None:
+                kl_by_dimension = _kl_by_dimension(q, p, closed, nesting, vectorized)
             latest = max(latest, order[name])
         zero = torch.zeros(())
         log_q = _log_prob(q, nesting, vectorized) if q is not None else zero
+        event_dim = site["fn"].event_dim
+        handle = site["value"] if q is None else q["value"]
         sites[name] = Site(
             name=name,
             log_p=_log_prob(p, nesting, vectorized) if p is not None else zero.expand_as(log_q),
             log_q=log_q,
+            value=_left(handle, nesting, vectorized, event_dim),
             scale_p=site["scale"],
             scale_q=q["scale"] if q is not None else site["scale"],
             plates=frozenset((frame.name, frame.dim) for frame in _frames(site)),
             is_latent=q is not None,
             is_reparameterised=q is None or bool(q["fn"].has_rsample),
             kl=kl,
+            kl_by_dimension=kl_by_dimension,
+            baseline={} if q is None else q["infer"].get("baseline", {}),
+            handles=(handle,),
         )
     return Table(sites, num_particles)
 
@@ -264,31 +375,58 @@ def _kl(q: Any, p: Any, nesting: int, vectorized: bool) -> Tensor | None:
     return _aligned(kl, p["mask"], nesting, vectorized)
 
 
-def _aligned(values: Tensor, mask: Tensor | bool | None, nesting: int, vectorized: bool) -> Tensor:
-    """Masks, and aligns to (K, *plates): the particles first, a 1 for every plate the site is not in."""
+def _kl_by_dimension(q: Any, p: Any, closed: bool, nesting: int, vectorized: bool) -> Tensor | None:
+    """What each dimension adds to E[log q − log p], (K, *plates, *dimensions); None where they do not factorise."""
+    independent = min(_independent_dims(q["fn"]), _independent_dims(p["fn"]))
+    if not independent:
+        return None
+    fn_q, fn_p = (_dimensions(site["fn"], independent) for site in (q, p))
+    try:
+        kl = kl_divergence(fn_q, fn_p) if closed else None
+    except NotImplementedError:
+        kl = None
+    if kl is None:
+        kl = fn_q.log_prob(q["value"]) - fn_p.log_prob(q["value"])  # (K, *plates, *dimensions)
+    return _aligned(kl, p["mask"], nesting, vectorized, independent)
+
+
+def _independent_dims(fn: Any) -> int:
+    return fn.reinterpreted_batch_ndims if isinstance(fn, Independent) else 0
+
+
+def _dimensions(fn: Any, independent: int) -> Any:
+    """The distribution of single dimensions, the last `independent` of a value counted as a batch."""
+    left = fn.reinterpreted_batch_ndims - independent
+    return fn.base_dist.to_event(left) if left else fn.base_dist
+
+
+def _aligned(
+    values: Tensor, mask: Tensor | bool | None, nesting: int, vectorized: bool, event_dim: int = 0
+) -> Tensor:
+    """Masks, and aligns to (K, *plates, *event): the particles first, a 1 for every plate the site is not in."""
     if mask is not None and mask is not True:
-        values = torch.where(torch.as_tensor(mask, device=values.device), values, 0.0)
-    shape = (1,) * (nesting + vectorized - values.dim()) + tuple(values.shape)
+        mask = torch.as_tensor(mask, device=values.device)
+        values = torch.where(mask.reshape(*mask.shape, *(1,) * event_dim), values, 0.0)
+    return _left(values, nesting, vectorized, event_dim)
+
+
+def _left(values: Tensor, nesting: int, vectorized: bool, event_dim: int) -> Tensor:
+    shape = (1,) * (nesting + vectorized + event_dim - values.dim()) + tuple(values.shape)
     return values.reshape(shape if vectorized else (1, *shape))
 
 
 def _stack(tables: list[Table]) -> Table:
     """K tables of one particle as one table."""
     sites = {}
-    for name, site in tables[0].sites.items():
+    for name, first in tables[0].sites.items():
         rows = [table.sites[name] for table in tables]
-        kls = [row.kl for row in rows if row.kl is not None]
-        sites[name] = Site(
-            name=name,
-            log_p=torch.cat([row.log_p for row in rows]),
-            log_q=torch.cat([row.log_q for row in rows]) if site.is_latent else site.log_q,
-            scale_p=site.scale_p,
-            scale_q=site.scale_q,
-            plates=site.plates,
-            is_latent=site.is_latent,
-            is_reparameterised=site.is_reparameterised,
-            kl=torch.cat(kls) if len(kls) == len(rows) else None,
-        )
+        stacked: dict[str, Any] = {field.name: getattr(first, field.name) for field in fields(Site)}
+        for column in ("log_p", "log_q", "value", "kl", "kl_by_dimension"):
+            parts = [getattr(row, column) for row in rows]
+            if column == "log_p" or (first.is_latent and parts[0] is not None):  # data are the same for all
+                stacked[column] = torch.cat(parts)
+        stacked["handles"] = tuple(row.handles[0] for row in rows)
+        sites[name] = Site(**stacked)
     return Table(sites, len(tables))
 
 
