@@ -166,7 +166,8 @@ class Constant(Messenger):
         if self._active and isinstance(self._program, (Program, nn.Module)):
             for parameter in self._program.parameters():
                 self._hold(parameter)
-        return cast(Constant, super().__enter__())
+        super().__enter__()
+        return self
 
     def __exit__(self, *error: Any) -> Any:
         while self._held:

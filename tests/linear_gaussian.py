@@ -1,4 +1,4 @@
-"""Programs whose evidence and posterior are known: probabilistic PCA and a linear-Gaussian hierarchy, with loose guides.
+"""Programs of known evidence and posterior: probabilistic PCA and a linear-Gaussian hierarchy, with loose guides.
 
 A loose guide has the exact posterior's mean and twice its scale, so that its gap is known to be wide.
 """
@@ -90,7 +90,9 @@ class HierarchyGuide(nn.Module):
             z_2 = pyro.sample("z_2", dist.MultivariateNormal(mean, covariance_matrix=self.spread**2 * covariance))
             prior_mean = z_2 @ model.A.T
             mean, covariance = bottom(x - model.b - prior_mean @ model.W.T)
-            pyro.sample("z_1", dist.MultivariateNormal(prior_mean + mean, covariance_matrix=self.spread**2 * covariance))
+            pyro.sample(
+                "z_1", dist.MultivariateNormal(prior_mean + mean, covariance_matrix=self.spread**2 * covariance)
+            )
 
 
 def _regression(weight: Tensor, noise: Tensor, prior_scale: float = 1.0) -> Any:

@@ -420,10 +420,17 @@ def test_particles_below_one_are_refused(K: Any) -> None:
         objectives.IWAE(K)
 
 
-def test_iwae_over_global_latents_is_refused() -> None:
-    mixture = models.BayesianGaussianMixture(2, 3)
-    with pytest.raises(ValueError, match=r"all data share the latent 'weights'.*Use ELBO"):
-        objectives.IWAE(5).loss(mixture, guides.NormalWishart(mixture), torch.randn(7, 2))
+def test_iwae_without_latents_of_a_datum_is_refused() -> None:
+    def model(x: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.sample("mean", dist.Normal(x.mean(), 0.3))
+
+    with pytest.raises(ValueError, match=r"all data share the latent 'mean'.*Use ELBO"):
+        objectives.IWAE(5).loss(model, guide, torch.randn(7))
 
 
 def test_iwae_with_scales_that_differ_is_refused(model: models.ProbabilisticPCA, x: Tensor) -> None:

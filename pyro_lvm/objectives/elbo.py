@@ -1,30 +1,45 @@
-"""The evidence lower bound."""
+"""The evidence lower bound, whole or with its divergence weighed."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from pyro_lvm.objectives.objective import Objective, leave_one_out, valued
+from pyro_lvm.objectives.objective import Objective, valued
+from pyro_lvm.objectives.schedules import Schedule
+from pyro_lvm.objectives.score import score_surrogate
 from pyro_lvm.objectives.table import Site, Table
 
 
 class ELBO(Objective):
-    r"""$\mathcal L = E_{q(z \mid x)}[\log p(x, z) - \log q(z \mid x)] \le \log p(x)$, estimated with K draws.
+    r"""$\mathcal L = E_{q(z \mid x)}[\log p(x \mid z)] - \beta \sum_g \max(\lambda, \mathrm{KL}_g)$, by K draws.
+
+    With β = 1 and λ = 0, where it starts, this is the evidence lower bound, $E_q[\log p(x, z) - \log q(z \mid x)] \le
+    \log p(x)$. With β > 1 it is a lower one; with β < 1 it is no bound; free bits λ make it lower by what the groups
+    that need less than λ do not use. The history of `fit` has the true `elbo` beside it.
 
     With `analytic_kl` the divergence of each latent's q from its p is taken in closed form where
     `torch.distributions.kl_divergence` knows one and the latent's parents are drawn before it in the guide; every other
     term is sampled. Both estimators are unbiased. Latents that cannot be reparameterised get the score function's
-    gradient, with the other particles' mean as a baseline where K > 1.
+    gradient, with the other particles' mean as a baseline where K > 1, or the baseline their statement asks for (see
+    `pyro_lvm.objectives.score_surrogate`).
 
     Args:
         num_particles: K.
         analytic_kl: use divergences in closed form.
+        beta: β ≥ 0, a number or a schedule; with a schedule, validation takes its end.
+        free_bits: λ ≥ 0, nats per datum and group.
+        free_bits_per: what a group g is: a "dimension" of a latent, or a "layer", a whole latent. $\mathrm{KL}_g$ is
+            the batch's mean.
         vectorize_particles, max_plate_nesting: see `Objective`.
+
+    Raises:
+        ValueError: for a negative β or λ; for free bits per dimension of a density that is no product over dimensions.
 
     References:
         Jordan et al. (1999), An Introduction to Variational Methods for Graphical Models. Kingma & Welling (2014),
-        Auto-Encoding Variational Bayes: estimators A (sampled) and B (analytic).
+        Auto-Encoding Variational Bayes: estimators A (sampled) and B (analytic). Higgins et al. (2017), β-VAE. Kingma
+        et al. (2016), Improved Variational Inference with Inverse Autoregressive Flow: free bits.
 
     Example:
         >>> import torch
@@ -35,6 +50,8 @@ class ELBO(Objective):
         >>> x = torch.randn(3, 4)
         >>> round(ELBO().loss(model, exact, x), 3) == round(ELBO(50).loss(model, exact, x), 3)  # −log p(x), always
         True
+        >>> ELBO(50, beta=4.0).loss(model, exact, x) > ELBO(50).loss(model, exact, x)
+        True
     """
 
     def __init__(
@@ -42,31 +59,102 @@ class ELBO(Objective):
         num_particles: int = 1,
         *,
         analytic_kl: bool = False,
+        beta: float | Schedule = 1.0,
+        free_bits: float = 0.0,
+        free_bits_per: Literal["dimension", "layer"] = "dimension",
         vectorize_particles: bool = True,
         max_plate_nesting: int | float = float("inf"),
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting)
-        self._analytic_kl = analytic_kl
+        if not isinstance(beta, Schedule) and not 0 <= beta < float("inf"):
+            raise ValueError(f"'beta' weighs the divergence and must be 0 or more, or a schedule, not {beta!r}.")
+        if not 0 <= free_bits < float("inf"):
+            raise ValueError(f"'free_bits' are nats of divergence per group and must be 0 or more, not {free_bits!r}.")
+        if free_bits_per not in ("dimension", "layer"):
+            raise ValueError(f"'free_bits_per' must be 'dimension' or 'layer', not {free_bits_per!r}.")
+        self._analytic_kl, self._beta = analytic_kl, beta
+        self._free_bits, self._by_dimension = free_bits, free_bits > 0 and free_bits_per == "dimension"
+
+    @property
+    def beta(self) -> float:
+        """β, now."""
+        if isinstance(self._beta, Schedule):
+            return self._beta(float(self._state.get("time", 0.0)))
+        return self._beta
+
+    def advance(self, epochs: float) -> None:
+        """Moves the schedule on."""
+        if isinstance(self._beta, Schedule):
+            self._state["time"] = self._state.get("time", torch.zeros((), dtype=torch.float64)) + epochs
 
     def table(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Table:
         """The table this objective reads for these arguments of the programs."""
-        return self._run(model, guide, args, kwargs, with_kl=self._analytic_kl)
+        reading = {"with_kl": self._analytic_kl, "by_dimension": self._by_dimension}
+        return self._run(model, guide, args, kwargs, **reading)
 
     def bound(self, table: Table) -> Tensor:
-        """The mean over particles of Σ scale · (log p − log q), nats, summed over data."""
-        terms = [table.per_datum(_term(site)) for site in table.sites.values()]  # (K, *common plates)
-        value = sum((term.mean(0).sum() for term in terms[1:]), terms[0].mean(0).sum())
-        log_q = table.log_q_by_score()
-        if log_q is None:
-            return value
-        reward = sum(terms[1:], terms[0]).detach()
-        return valued(value, (log_q * (reward - leave_one_out(reward))).mean(0).sum())
+        """The bound, nats, summed over data."""
+        return self._weighed(table, self.beta)
+
+    def judge(self, table: Table) -> Tensor:
+        """The bound with β as it is at the end of its schedule."""
+        return self._weighed(table, self._beta.end if isinstance(self._beta, Schedule) else self._beta)
+
+    def _weighed(self, table: Table, beta: float) -> Tensor:
+        likelihood = reconstruction(table)  # (K, *common plates)
+        divergence, unused = likelihood.new_zeros(()), likelihood.new_zeros(())
+        for site in table.latents:
+            kl = _by_dimension(site) if self._by_dimension else scaled_kl(site)  # (K, *plates, *dimensions)
+            if self._free_bits:
+                kl, left = _above(kl, site, self._free_bits)
+                unused = unused + left
+            divergence = divergence + table.per_datum(kl)
+        return weighed(table, likelihood - beta * divergence, -beta * unused, self._state)
 
 
-def _term(site: Site) -> Tensor:
-    """What a site adds to the bound, scaled, (K, *plates)."""
-    if not site.is_latent:
-        return site.scale_p * site.log_p
-    if site.kl is not None and bool(torch.as_tensor(site.scale_p == site.scale_q).all()):
-        return -site.scale_q * site.kl
-    return site.scale_p * site.log_p - site.scale_q * site.log_q
+def weighed(table: Table, reward: Tensor, constant: Tensor, state: dict[str, Tensor]) -> Tensor:
+    """The mean of what a particle is worth, (K, *common plates), and a constant, with the gradient of both ways."""
+    value = reward.mean(0).sum() + constant
+    score = score_surrogate(table, reward, state)
+    return value if score is None else valued(value, score)
+
+
+def reconstruction(table: Table) -> Tensor:
+    """log p(x | z), scaled, (K, *common plates)."""
+    terms = [table.per_datum(site.scale_p * site.log_p) for site in table.sites.values() if not site.is_latent]
+    return sum(terms[1:], terms[0])
+
+
+def scaled_kl(site: Site) -> Tensor:
+    """log q − log p of a latent or its mean in closed form, scaled, (K, *plates)."""
+    if site.kl is not None and _one_scale(site):
+        return site.scale_q * site.kl
+    return site.scale_q * site.log_q - site.scale_p * site.log_p
+
+
+def _by_dimension(site: Site) -> Tensor:
+    """The same dimension by dimension, scaled, (K, *plates, *dimensions)."""
+    kl = site.kl_by_dimension
+    if kl is None or not _one_scale(site):
+        raise ValueError(
+            f"free bits per dimension need a posterior and a prior of '{site.name}' that are products over its "
+            "dimensions (made with `to_event`) under one scale, and these are not: use free_bits_per='layer'."
+        )
+    scale = torch.as_tensor(site.scale_q, dtype=kl.dtype, device=kl.device)
+    return scale.reshape(*scale.shape, *(1,) * (kl.dim() - site.log_p.dim())) * kl
+
+
+def _above(kl: Tensor, site: Site, free_bits: float) -> tuple[Tensor, Tensor]:
+    """Each datum's part in the groups that need more than their free bits, (K, *plates), and what the others count.
+
+    Together they sum to Σ_g max(λ, KL_g) times the number of data.
+    """
+    data, dimensions = tuple(range(site.log_p.dim())), tuple(range(site.log_p.dim(), kl.dim()))
+    floor = free_bits * site.count()
+    active = kl.detach().sum(data) / len(kl) > floor  # (*dimensions)
+    part = kl * active
+    return part.sum(dimensions) if dimensions else part, floor * (~active).sum()
+
+
+def _one_scale(site: Site) -> bool:
+    return bool(torch.as_tensor(site.scale_p == site.scale_q).all())

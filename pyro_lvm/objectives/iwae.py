@@ -1,40 +1,53 @@
 """The importance-weighted bound."""
 
-from math import log
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from pyro_lvm.objectives.objective import Objective, valued
+from pyro_lvm.objectives.importance_weighted import ImportanceWeighted, log_mean, own
 from pyro_lvm.objectives.table import Table
 
 
-class IWAE(Objective):
+class IWAE(ImportanceWeighted):
     r"""$\mathcal L_K = E\left[\log \frac1K \sum_k w_k\right] \le \log p(x)$, with $w_k = p(x, z_k) / q(z_k \mid x)$.
 
-    The mean of weights is taken per datum, over unscaled probabilities; the scale of a subsampled plate or of
-    `poutine.scale` stands outside the logarithm, so that the bound stays one (`pyro.infer.RenyiELBO` puts it inside).
-    $\mathcal L_1$ is the ELBO and $\mathcal L_K$ grows with K. Latents that cannot be reparameterised get the score
-    function's gradient, with the other particles' bound as a baseline.
+    $\mathcal L_1$ is the ELBO and $\mathcal L_K$ grows with K. (`pyro.infer.RenyiELBO` puts plate scales inside the
+    logarithm, where they break the bound; here they stand outside.)
+
+    Three estimators of the guide's gradient, with $\tilde w_k = w_k / \sum_j w_j$:
+
+    - "standard": of the bound as it is; unbiased, but its signal-to-noise ratio falls with K.
+    - "stl", sticking the landing, without the score of q: $\sum_k \tilde w_k\, \partial_z \log w_k\, \partial_\phi
+      z_k$. It vanishes at the exact posterior; unbiased for K = 1, biased for K > 1.
+    - "dreg", doubly reparameterised: $\sum_k \tilde w_k^2\, \partial_z \log w_k\, \partial_\phi z_k$. Unbiased for
+      every K, and its signal-to-noise ratio grows with K.
+
+    The model's gradient is the same for all. Latents that cannot be reparameterised get the score function's
+    gradient with VIMCO's baseline, which only "standard" has. Latents that all data share: see `ImportanceWeighted`.
 
     Args:
         num_particles: K.
+        gradient: "standard", "stl" or "dreg".
         vectorize_particles, max_plate_nesting: see `Objective`.
 
     Raises:
-        ValueError: where a latent lies outside the data plate, or sites of a datum have different scales.
+        ValueError: where data share all latents, sites of a datum have different scales, or "stl" or "dreg" meets a
+            latent that is not reparameterised.
 
     References:
         Burda, Grosse & Salakhutdinov (2015), Importance Weighted Autoencoders. Mnih & Rezende (2016), Variational
-        Inference for Monte Carlo Objectives.
+        Inference for Monte Carlo Objectives. Roeder, Wu & Duvenaud (2017), Sticking the Landing. Tucker et al. (2018),
+        Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives. Rainforth et al. (2018), Tighter
+        Variational Bounds Are Not Necessarily Better.
 
     Example:
+        >>> import torch
         >>> from pyro_lvm import guides, models
         >>> _ = torch.manual_seed(0)
         >>> model = models.ProbabilisticPCA(4, latent_dim=2)
         >>> loose = guides.LinearNormal(4, latent_dim=2)
         >>> x = torch.randn(500, 4)
-        >>> IWAE(1).loss(model, loose, x) > IWAE(50).loss(model, loose, x)
+        >>> IWAE(1).loss(model, loose, x) > IWAE(50, gradient="dreg").loss(model, loose, x)
         True
     """
 
@@ -42,36 +55,33 @@ class IWAE(Objective):
         self,
         num_particles: int,
         *,
+        gradient: Literal["standard", "stl", "dreg"] = "standard",
         vectorize_particles: bool = True,
         max_plate_nesting: int | float = float("inf"),
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting)
+        if gradient not in ("standard", "stl", "dreg"):
+            raise ValueError(f"'gradient' must be 'standard', 'stl' or 'dreg', not {gradient!r}.")
+        self.gradient = gradient
+        self._gradient = "both" if gradient == "standard" else "draws"
+
+    def per_datum(self, log_w: Tensor) -> Tensor:
+        """log (1/K) Σ_k w_k."""
+        return log_mean(log_w)
 
     def bound(self, table: Table) -> Tensor:
         """Σ scale · log (1/K) Σ_k w_k, nats, summed over data."""
-        if table.global_latents:
-            names = ", ".join(f"'{name}'" for name in table.global_latents)
-            raise ValueError(
-                f"IWAE averages weights datum by datum, but all data share the latent {names}: a sum over data inside "
-                "its logarithm is no bound under subsampling. Use ELBO, or put the latent and the data in one plate."
-            )
-        K, scale = table.num_particles, table.common_scale("IWAE")
-        log_w = table.log_weight()  # (K, *plates)
-        bound = log_w.logsumexp(0) - log(K)  # (*plates)
-        value = (scale * bound).sum()
-        log_q = table.log_q_by_score()
-        if log_q is None:
+        value = super().bound(table)
+        if self.gradient == "standard":
             return value
-        reward = (bound - _without_each(log_w)).detach()  # (K, *plates)
-        return valued(value, (scale * log_q * reward).sum())
-
-
-def _without_each(log_w: Tensor) -> Tensor:
-    """log (1/(K−1)) Σ_{j≠k} w_j for every k, (K, ...); 0 for K = 1."""
-    K = len(log_w)
-    if K == 1:
-        return torch.zeros_like(log_w)
-    log_w = log_w.detach()
-    others = log_w.unsqueeze(0).expand(K, *log_w.shape).clone()  # subtracting w_k from the sum would cancel
-    others[torch.arange(K), torch.arange(K)] = -torch.inf
-    return others.logsumexp(1) - log(K - 1)
+        local = own(table, "IWAE")
+        for site in table.latents:
+            if not site.is_reparameterised:
+                raise ValueError(
+                    f"IWAE's gradient {self.gradient!r} reaches the guide through its draws, but '{site.name}' is not "
+                    "reparameterised: use gradient='standard', which has the score function's for it."
+                )
+        if self.gradient == "dreg" and value.requires_grad:
+            # The bound's own gradient has w̃_k; what goes on to the guide is weighed once more.
+            local.weigh_draws(local.log_weight().detach().softmax(0))
+        return value

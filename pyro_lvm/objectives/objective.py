@@ -2,7 +2,7 @@
 
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,9 @@ class Objective(PyroELBO):
     Drops into `pyro_lvm.fit`, `pyro.infer.SVI(model, guide, optimiser, loss=objective)` and `objective(model, guide)`.
     The loss is summed over the batch with plate scales and `poutine.scale` applied, and its *value* is always minus
     the bound, whatever surrogate the gradient comes from.
+
+    What an objective learns or counts as it trains (the time of a schedule, a multiplier, a moving average) is its
+    state, which a checkpoint holds: `state_dict`, `load_state_dict`. `fit` starts with a fresh state.
 
     Args:
         num_particles: K, draws from the guide per datum.
@@ -41,6 +44,8 @@ class Objective(PyroELBO):
         True
     """
 
+    is_upper_bound = False  # one that is has its value as the loss, not the negative
+
     def __init__(
         self,
         num_particles: int = 1,
@@ -52,11 +57,31 @@ class Objective(PyroELBO):
             raise ValueError(f"'num_particles' is a number of draws and must be at least 1, not {num_particles!r}.")
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         self.max_plate_nesting = max_plate_nesting
+        self._state: dict[str, Tensor] = {}
         self._found: tuple[Any, Any, Structure] | None = None  # model, guide, their structure
 
     @abstractmethod
     def bound(self, table: Table) -> Tensor:
         """The bound as a scalar whose gradient is the estimator's: nats, summed over data, scaled."""
+
+    def judge(self, table: Table) -> Tensor:
+        """What validation reports and early stopping compares: the bound, as it is once training has changed it."""
+        return self.bound(table)
+
+    def advance(self, epochs: float) -> None:
+        """Tells the objective that training has gone on by so many epochs; `fit` does so after every step."""
+
+    def restart(self) -> None:
+        """Forgets the state; `fit` does so before it starts."""
+        self._state = {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state, for a checkpoint; nothing for an objective that does not change."""
+        return {name: value.clone() for name, value in self._state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes up the state of a checkpoint."""
+        self._state = {name: value.clone() for name, value in state.items()}
 
     def table(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Table:
         """The table this objective reads for these arguments of the programs."""
@@ -112,9 +137,3 @@ class Objective(PyroELBO):
 def valued(value: Tensor, surrogate: Tensor) -> Tensor:
     """A number equal to `value` whose gradient is that of value + surrogate."""
     return value + (surrogate - surrogate.detach())
-
-
-def leave_one_out(values: Tensor) -> Tensor:
-    """The mean of the other particles' values, (K, ...): a baseline no particle has a part in; 0 for K = 1."""
-    K = len(values)
-    return (values.sum(0) - values) / (K - 1) if K > 1 else torch.zeros_like(values)

@@ -4,7 +4,7 @@ Running a guide and replaying the model over K particles gives, per site, log p 
 plate and subsampling scales stand beside them, to be applied outside any logarithm of a mean.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from torch.distributions import Independent, kl_divergence
 
 from pyro_lvm.programs import Constant
 
-__all__ = ["Gradient", "Site", "Structure", "Table", "run", "structure"]
+__all__ = ["Gradient", "Site", "Structure", "Table", "draw", "run", "structure"]
 
 _PARTICLES = "num_particles_vectorized"  # Pyro's own name for the plate, which its error messages know
 
@@ -27,8 +27,8 @@ Program = Callable[..., Any]
 Scale = float | Tensor
 
 # Where q's own parameters get their gradient from: through the draws and log q, through the draws alone (sticking the
-# landing), or through log q at draws held fixed (wake-sleep).
-Gradient = Literal["both", "draws", "density"]
+# landing), through log q at draws held fixed (wake-sleep), or nowhere.
+Gradient = Literal["both", "draws", "density", "none"]
 
 
 @dataclass(frozen=True)
@@ -127,23 +127,22 @@ class Table:
         terms = [self.per_datum(site.log_weight) for site in self.sites.values()]
         return sum(terms[1:], terms[0])
 
+    def num_data(self) -> Tensor:
+        """The number of data the table stands for: of the whole set, for a minibatch of it."""
+        return torch.stack([site.count() for site in self.sites.values() if not site.is_latent]).min()
+
+    def reconstruction(self) -> float:
+        """E[log p(x | z)]: nats, summed over the batch, unscaled."""
+        return sum(site.log_p.mean(0).sum().item() for site in self.sites.values() if not site.is_latent)
+
     def divergences(self) -> dict[str, float]:
         """E[log q − log p] of every latent, in closed form where the table has it: nats, summed over the batch."""
         kls = {site.name: -site.log_weight if site.kl is None else site.kl for site in self.latents}  # (K, *plates)
         return {name: kl.mean(0).sum().item() for name, kl in kls.items()}
 
     def weigh_draws(self, factor: Tensor) -> None:
-        """Multiplies the gradients that reach q through the draws by `factor`, (K, *plates); log q must not carry any.
-
-        Raises:
-            ValueError: for latents whose draws carry no gradient.
-        """
+        """Multiplies the gradients that reach q through the draws by `factor`, (K, *plates)."""
         for site in self.latents:
-            if not site.is_reparameterised:
-                raise ValueError(
-                    f"this gradient reaches the guide through its draws, but '{site.name}' is not reparameterised: use "
-                    'gradient="standard", which falls back on the score function.'
-                )
             # One run of the programs has all the particles, or as many runs have one each.
             factors = [factor] if len(site.handles) == 1 else list(factor.unsqueeze(1))
             for handle, f in zip(site.handles, factors, strict=True):
@@ -185,6 +184,7 @@ def run(
     with_kl: bool = False,
     by_dimension: bool = False,
     gradient: Gradient = "both",
+    constant_model: bool = False,
     draws: Mapping[str, Tensor] | None = None,
 ) -> Table:
     """Runs the pair and returns its table.
@@ -197,15 +197,19 @@ def run(
         with_kl: compute each latent's divergence in closed form where there is one.
         by_dimension: compute each latent's divergence dimension by dimension.
         gradient: where q's own parameters get their gradient from; see `Gradient`.
+        constant_model: whether the model's own parameters get none.
         draws: values of some latents, to stand for the guide's own draws; what has no particle's dimension is shared.
 
     Raises:
         ValueError: where a latent of one program is missing from the other, or nothing is observed.
     """
-    ways = (gradient, draws or {})
+    ways = (gradient, constant_model, draws or {})
     if num_particles > 1 and not vectorize:
         return _stack(
-            [_table(*_traces(model, guide, args, kwargs, *ways), 1, with_kl, by_dimension) for _ in range(num_particles)]
+            [
+                _table(*_traces(model, guide, args, kwargs, *ways), 1, with_kl, by_dimension)
+                for _ in range(num_particles)
+            ]
         )
     if num_particles == 1:
         return _table(*_traces(model, guide, args, kwargs, *ways), 1, with_kl, by_dimension)
@@ -237,9 +241,15 @@ class Structure:
 def structure(model: Program, guide: Program | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Structure:
     """A pair's structure, found by running it once; the random state stays as it was."""
     with torch.random.fork_rng(), torch.no_grad():
-        traces = _traces(model, guide, args, kwargs, "both", {})
+        traces = _traces(model, guide, args, kwargs, "both", False, {})
         table = _table(*traces, 1, False, False)
     return Structure(_nesting(*(_samples(trace) for trace in traces)), tuple(table.global_latents))
+
+
+def draw(guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
+    """One draw of some of a guide's latents, to be given to several runs of it."""
+    nodes: dict[str, Any] = poutine.trace(guide).get_trace(*args, **kwargs).nodes
+    return {name: nodes[name]["value"] for name in names}
 
 
 class _Given(Messenger):
@@ -260,24 +270,26 @@ def _traces(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     gradient: Gradient,
+    constant_model: bool,
     draws: Mapping[str, Tensor],
 ) -> tuple[poutine.Trace, poutine.Trace]:
     if guide is None:
         with _Given(draws):
             trace = poutine.trace(model).get_trace(*args, **kwargs)
         return trace, trace
-    # The draws are made with their own graph, and scored in a second run that sees them as given: only so is what
-    # reaches a latent through a density apart from what passes through it on the way to another one.
-    scored_apart = gradient != "both" and torch.is_grad_enabled()
-    with _Given(draws), torch.set_grad_enabled(torch.is_grad_enabled() and not (scored_apart and gradient == "density")):
+    with_grad = torch.is_grad_enabled()
+    with _Given(draws), torch.set_grad_enabled(with_grad and gradient in ("both", "draws")):
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    if scored_apart:
+    if with_grad and gradient in ("draws", "density"):
+        # The draws have been made with their own graph, and are scored in a second run that sees them as given: only so
+        # is what reaches a latent through a density apart from what passes through it on the way to another one.
         drawn = {n: site["value"] for n, site in _samples(guide_trace).items() if not site["is_observed"]}
-        # A view: gradients to be changed on their way to the draws are changed here, once, and not on the way between.
+        # Views: gradients to be weighed on their way to the draws are weighed here, and not on the way between draws.
         views = {name: value.view_as(value) for name, value in drawn.items()}
         with _Given(views), Constant(guide, active=gradient == "draws"):
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    with Constant(model, active=constant_model):
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     return model_trace, guide_trace
 
 
@@ -400,9 +412,7 @@ def _dimensions(fn: Any, independent: int) -> Any:
     return fn.base_dist.to_event(left) if left else fn.base_dist
 
 
-def _aligned(
-    values: Tensor, mask: Tensor | bool | None, nesting: int, vectorized: bool, event_dim: int = 0
-) -> Tensor:
+def _aligned(values: Tensor, mask: Tensor | bool | None, nesting: int, vectorized: bool, event_dim: int = 0) -> Tensor:
     """Masks, and aligns to (K, *plates, *event): the particles first, a 1 for every plate the site is not in."""
     if mask is not None and mask is not True:
         mask = torch.as_tensor(mask, device=values.device)

@@ -1,0 +1,168 @@
+"""Rényi's variational bounds, from below and from above."""
+
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_lvm.objectives.importance_weighted import ImportanceWeighted, log_mean, read
+from pyro_lvm.objectives.objective import valued
+from pyro_lvm.objectives.table import Table
+from pyro_lvm.objectives.two_bounds import TwoBounds
+
+
+class Renyi(ImportanceWeighted):
+    r"""$\mathcal L_\alpha = \frac{1}{1 - \alpha} \log E_q\left[w^{1 - \alpha}\right]$, the mean taken over K draws.
+
+    α = 0 is `IWAE`, α → 1 the `ELBO`, and the bound falls as α grows: for α > 0 it lies below log p(x). For α < 0 it
+    lies above, but only for the expectation inside the logarithm: with K draws the estimate is biased downwards, and
+    lies above or below.
+
+    Args:
+        alpha: α, any number but 1.
+        num_particles: K.
+        vectorize_particles, max_plate_nesting: see `Objective`.
+
+    Raises:
+        ValueError: for α = 1 or not finite; see `ImportanceWeighted` for the others.
+
+    References:
+        Li & Turner (2016), Rényi Divergence Variational Inference.
+
+    Example:
+        >>> import torch
+        >>> from pyro_lvm import guides, models
+        >>> _ = torch.manual_seed(0)
+        >>> model = models.ProbabilisticPCA(4, latent_dim=2)
+        >>> loose = guides.LinearNormal(4, latent_dim=2)
+        >>> x = torch.randn(500, 4)
+        >>> Renyi(2.0, 50).loss(model, loose, x) > Renyi(0.5, 50).loss(model, loose, x)
+        True
+    """
+
+    def __init__(
+        self,
+        alpha: float,
+        num_particles: int = 10,
+        *,
+        vectorize_particles: bool = True,
+        max_plate_nesting: int | float = float("inf"),
+    ) -> None:
+        super().__init__(num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting)
+        if alpha == 1:
+            raise ValueError("'alpha' = 1 divides by 0: the bound's limit there is the ELBO, use objectives.ELBO.")
+        if not isfinite(alpha):
+            raise ValueError(f"'alpha' must be a finite number, not {alpha!r}.")
+        self.alpha = alpha
+
+    def per_datum(self, log_w: Tensor) -> Tensor:
+        """The bound of a datum's log-weights."""
+        return log_mean(log_w, 1 - self.alpha)
+
+
+class CUBO(TwoBounds):
+    r"""$\mathcal U_n = \frac1n \log E_q[w^n] \ge \log p(x)$, n > 1: an upper bound, which the guide descends.
+
+    The guide's gradient is that of $\exp(n\, (\mathcal U_n - c)) / n$, whose minimum is the same. With a number c,
+    `log_scale`, it is unbiased, and data count by how close their $\mathcal U_n$ comes to c. Left out, each datum's own
+    estimate takes c's place: every datum counts the same, at a bias of order 1/K. The bound itself holds for the
+    expectation inside the logarithm; its estimate from K draws is biased downwards.
+
+    An upper bound says nothing about where the evidence is high, so the model climbs the lower bound $\log \frac1K
+    \sum_k w_k$. The loss is $+\mathcal U_n$; what early stopping compares is the model's bound. The programs run twice
+    a step.
+
+    Args:
+        n: the power, above 1; 2 is the χ²-divergence's.
+        num_particles: K.
+        log_scale: c, nats per datum.
+        vectorize_particles, max_plate_nesting: see `Objective`.
+
+    Raises:
+        ValueError: for n ≤ 1, and where data share a latent; see `ImportanceWeighted` for the others.
+        FloatingPointError: where a weight's power overflows.
+
+    References:
+        Dieng et al. (2017), Variational Inference via χ Upper Bound Minimization.
+
+    Example:
+        >>> import torch
+        >>> from pyro_lvm import guides, models, objectives
+        >>> _ = torch.manual_seed(0)
+        >>> model = models.ProbabilisticPCA(4, latent_dim=2)
+        >>> exact, x = guides.ExactPPCA(model), torch.randn(5, 4)
+        >>> round(CUBO(2, 10).loss(model, exact, x), 3) == -round(objectives.ELBO().loss(model, exact, x), 3)
+        True
+    """
+
+    is_upper_bound = True
+
+    def __init__(
+        self,
+        n: float = 2.0,
+        num_particles: int = 10,
+        *,
+        log_scale: float | None = None,
+        vectorize_particles: bool = True,
+        max_plate_nesting: int | float = float("inf"),
+    ) -> None:
+        super().__init__(num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting)
+        if not 1 < n < float("inf"):
+            raise ValueError(
+                f"'n' is the power of the weights and must be above 1, not {n!r}; n = 1 is objectives.IWAE."
+            )
+        if log_scale is not None and not isfinite(log_scale):
+            raise ValueError(f"'log_scale' must be a finite number of nats, not {log_scale!r}.")
+        self.n, self.log_scale = n, log_scale
+
+    def per_datum(self, log_w: Tensor) -> Tensor:
+        """The model's bound: log (1/K) Σ_k w_k."""
+        return log_mean(log_w)
+
+    def guides_per_datum(self, log_w: Tensor) -> Tensor:
+        """Minus the scaled exponential of the upper bound, or minus the bound, which has its gradient at c = U_n."""
+        upper = self.upper_per_datum(log_w)
+        if self.log_scale is None:
+            return -upper
+        powers = (self.n * (upper - self.log_scale)).exp()
+        if bool((powers == torch.inf).any()):
+            raise FloatingPointError(
+                f"CUBO's exp(n (U − c)) overflows: a bound is {float(upper.max()):.4g} nats, and 'log_scale' = "
+                f"{self.log_scale:g}. Set 'log_scale' near the largest log p(x), or leave it out."
+            )
+        return -powers / self.n
+
+    def upper_per_datum(self, log_w: Tensor) -> Tensor:
+        """U_n of log-weights (K, *plates), (*plates)."""
+        upper = log_mean(log_w, self.n)
+        if bool((upper == torch.inf).any()):
+            raise FloatingPointError(
+                f"CUBO's weights overflow: n · log w reaches {self.n * float(log_w.max()):.4g} nats. The guide leaves "
+                "out where the model has mass, or 'n' is too large."
+            )
+        return upper
+
+    def bound(self, table: Table) -> Tensor:
+        """Σ scale · U_n, nats, summed over data: an upper bound."""
+        if table.global_latents:
+            names = ", ".join(f"'{name}'" for name in table.global_latents)
+            raise ValueError(
+                f"CUBO is an upper bound datum by datum, but all data share the latent {names}, and an ELBO over it "
+                "would make it neither an upper nor a lower bound: use ELBO or IWAE."
+            )
+        return read(table, "CUBO", self.upper_per_datum)
+
+    def judge(self, table: Table) -> Tensor:
+        """The model's bound, which is to rise."""
+        return read(table, "CUBO", self.per_datum)
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The upper bound, to call `backward` on."""
+        table = self._weights(model, guide, args, kwargs, constant_model=True)
+        upper = self.bound(table)
+        if not torch.is_grad_enabled():
+            return upper
+        models = self._weights(model, guide, args, kwargs, gradient="none")
+        climbed = read(models, "CUBO", self.per_datum) + read(table, "CUBO", self.guides_per_datum)
+        return valued(upper.detach(), -climbed)
