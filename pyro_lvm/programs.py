@@ -5,6 +5,7 @@ a user's own may accept `x` only.
 """
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -163,6 +164,10 @@ class Constant(Messenger):
         self._held: list[Tensor] = []
 
     def __enter__(self) -> "Constant":
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        # `pyro.module` wonders at parameters that need no gradient; here that is what is wanted.
+        warnings.filterwarnings("ignore", message=".*requires_grad=False")
         if self._active and isinstance(self._program, (Program, nn.Module)):
             for parameter in self._program.parameters():
                 self._hold(parameter)
@@ -172,6 +177,7 @@ class Constant(Messenger):
     def __exit__(self, *error: Any) -> Any:
         while self._held:
             self._held.pop().requires_grad_(True)
+        self._warnings.__exit__(None, None, None)
         return super().__exit__(*error)
 
     def _pyro_post_param(self, msg: Any) -> None:
