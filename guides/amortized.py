@@ -14,7 +14,7 @@ class Amortized(Part):
         posterior: x (..., *data_shape) to the distribution of z, one of `pyro_lvm.posteriors`.
 
     Sites:
-        `"z"` (B, M).
+        `"z"` (B, M) or (B, V, C).
 
     References:
         Kingma & Welling (2014), Auto-Encoding Variational Bayes.
@@ -36,4 +36,4 @@ class Amortized(Part):
         """Runs the program; see `data_plate` for `size`."""
         pyro.module("guide", self)
         with data_plate(x, size):
-            return pyro.sample("z", self.posterior(x))  # (B, M)
+            return pyro.sample("z", self.posterior(x))  # (B, M) or (B, V, C)

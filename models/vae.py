@@ -11,10 +11,11 @@ class VAE(Model):
 
     Args:
         prior: () to the distribution of z, one of `pyro_lvm.priors`.
-        decoder: z (..., M) to the distribution of x, one of `pyro_lvm.likelihoods`.
+        decoder: z (..., M) to the distribution of x, one of `pyro_lvm.likelihoods`; latents of several dimensions, such
+            as codes, come to it as one vector.
 
     Sites:
-        `"z"` (B, M), `"x"` (B, *data_shape).
+        `"z"` (B, M) or (B, V, C), `"x"` (B, *data_shape).
 
     References:
         Kingma & Welling (2014), Auto-Encoding Variational Bayes. Rezende, Mohamed & Wierstra (2014), Stochastic
@@ -37,5 +38,6 @@ class VAE(Model):
         """Runs the program; see `data_plate` for `size`."""
         pyro.module("model", self)
         with data_plate(x, size):
-            z = pyro.sample("z", self.prior())  # (B, M)
+            prior = self.prior()
+            z = pyro.sample("z", prior).flatten(-prior.event_dim)  # (B, M)
             return pyro.sample("x", self.decoder(z), obs=x)  # (B, *data_shape)

@@ -37,9 +37,11 @@ _SMALL_STEP = 50_000_000  # parameters times batch: about 0.3 GFLOP a step
 class History(Sequence[dict[str, float]]):
     """One row per epoch; `history[-1]` is the last row, `history["train"]` a column.
 
-    Columns: `epoch` from 1; `train` and `validation`, the objective's bound in nats per datum (higher is better; the
-    training one is the mean over the epoch's steps, with the weights of each step); `kl_<site>`, each latent's
-    divergence E[log q − log p] in nats per datum, on the validation data (the training data without any);
+    Columns, in nats per datum but for the first and the last three: `epoch` from 1; `train`, the objective's bound,
+    its mean over the epoch's steps with the weights of each; `validation`, the bound that early stopping compares
+    (higher is better): the same, but an annealed one as it is at the end, and an upper bound's lower one; then, on the
+    validation data (some of the training data without any), `elbo`, the evidence lower bound whatever the objective,
+    and its parts: `reconstruction`, E[log p(x | z)], and `kl_<site>`, each latent's divergence E[log q − log p];
     `bits_per_dimension` of discrete data, −validation (or −train) / (D log 2); `learning_rate`; `seconds` since the
     start.
     """
@@ -132,6 +134,7 @@ def fit(
         model, guide: the programs, of the zoo or your own; yours may accept `x` only.
         data: the training data: a tensor or array (N, *data_shape), or a torch Dataset of tensors or (tensor, label).
         objective: one of `pyro_lvm.objectives`, or a Pyro ELBO with a `differentiable_loss`; `ELBO()` where left out.
+            Its state (the time of a schedule, a multiplier) starts afresh, and is left as the run ends with it.
         validation: data held out, to report and to stop early by.
         epochs: passes over the data.
         batch_size: data per step; the last step of an epoch takes what is left.
@@ -170,7 +173,7 @@ def fit(
         >>> model, guide = models.ProbabilisticPCA(5, latent_dim=2), guides.LinearNormal(5, latent_dim=2)
         >>> result = fit(model, guide, torch.randn(100, 5), epochs=3)
         >>> len(result.history), list(result.history[-1])
-        (3, ['epoch', 'train', 'kl_z', 'learning_rate', 'seconds'])
+        (3, ['epoch', 'train', 'elbo', 'reconstruction', 'kl_z', 'learning_rate', 'seconds'])
     """
     settings = dict(locals())
     _check_settings(settings)
@@ -184,6 +187,8 @@ def fit(
     training = as_programs_data(data, "data", programs)
     held_out = None if validation is None else as_programs_data(validation, "validation", programs)
     _check_batches(training, held_out, batch_size, early_stopping)
+    if isinstance(objective, Objective):
+        objective.restart()
     randomness = _OwnRandomness(seed)
     with randomness:
         discrete, has_table = _check_programs(programs, training, held_out, batch_size, objective)
@@ -345,6 +350,7 @@ class _Run:
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         total, N, step = 0.0, len(self.data), 0
+        sign = 1 if isinstance(self.objective, Objective) and self.objective.is_upper_bound else -1  # of bound and loss
         order = torch.randperm(N)
         for step, start in enumerate(range(0, N, self.batch_size)):
             rows = order[start : start + self.batch_size]
@@ -353,7 +359,9 @@ class _Run:
             else:
                 batch = convert(self.data[rows], self.programs)
             total += self._step(batch, N, epoch, step) * len(rows)
-        row = {"epoch": float(epoch + 1), "train": -total / N}
+            if isinstance(self.objective, Objective):
+                self.objective.advance(len(rows) / N)
+        row = {"epoch": float(epoch + 1), "train": sign * total / N}
         row |= self._evaluate(epoch, step)
         if self._bits is not None:
             row["bits_per_dimension"] = -row.get("validation", row["train"]) * self._bits
@@ -468,13 +476,17 @@ class _Run:
         table, values = self._table(batch, size), dict[str, float]()
         if self.validation is not None:
             if isinstance(self.objective, Objective) and table is not None:
-                bound = self.objective.bound(table).item()
+                bound = self.objective.judge(table).item()
             else:
                 bound = -self.objective.loss(*self.programs, batch, **size)
             values["validation"] = bound / (len(self.data) if size else len(batch))
         if table is not None:
-            for name, total in table.divergences().items():
-                values[f"kl_{name}"] = total / (len(self.data) if name in table.global_latents else len(batch))
+            kls = {
+                f"kl_{name}": total / (len(self.data) if name in table.global_latents else len(batch))
+                for name, total in table.divergences().items()
+            }
+            reconstruction = table.reconstruction() / len(batch)
+            values |= {"elbo": reconstruction - sum(kls.values()), "reconstruction": reconstruction} | kls
         return values
 
     def _table(self, batch: Tensor, size: dict[str, Any]) -> Table | None:

@@ -7,6 +7,7 @@ a user's own may accept `x` only.
 import inspect
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any, cast
 
 import pyro
@@ -19,7 +20,7 @@ from torch.distributions import transform_to
 
 from pyro_lvm.configuration import Part
 
-__all__ = ["Constant", "Model", "Program", "data_plate", "pair"]
+__all__ = ["Constant", "Model", "Pair", "Program", "data_plate", "pair"]
 
 
 def data_plate(x: Tensor | None, size: int | None) -> pyro.plate:
@@ -143,6 +144,9 @@ class Program:
         return result
 
 
+Pair = tuple[Program, Program | None]  # model and guide; None stands for the model's own prior
+
+
 def pair(model: Callable[..., Any], guide: Callable[..., Any]) -> tuple[Program, Program]:
     """The two programs of a pair as the library runs them; see `Program`."""
     if model is guide:
@@ -162,12 +166,13 @@ class Constant(Messenger):
         super().__init__()
         self._program, self._active = program, active
         self._held: list[Tensor] = []
+        self._quiet = ExitStack()
 
     def __enter__(self) -> "Constant":
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        # `pyro.module` wonders at parameters that need no gradient; here that is what is wanted.
-        warnings.filterwarnings("ignore", message=".*requires_grad=False")
+        if self._active:
+            # `pyro.module` warns of parameters that need no gradient; here that is what is wanted.
+            self._quiet.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message=".*requires_grad=False")
         if self._active and isinstance(self._program, (Program, nn.Module)):
             for parameter in self._program.parameters():
                 self._hold(parameter)
@@ -177,7 +182,7 @@ class Constant(Messenger):
     def __exit__(self, *error: Any) -> Any:
         while self._held:
             self._held.pop().requires_grad_(True)
-        self._warnings.__exit__(None, None, None)
+        self._quiet.close()
         return super().__exit__(*error)
 
     def _pyro_post_param(self, msg: Any) -> None:

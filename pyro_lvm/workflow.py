@@ -477,8 +477,8 @@ def _measures(run: Run, programs: tuple[Program, Program], batch: Tensor, split:
     objective, meaning = run.recipe.objective, "Lower bound on the mean of log p(x); higher is better."
     if isinstance(objective, Objective):
         table = objective.table(*programs, batch, size=size)
-        bound = objective.bound(table).item()
-        if not isinstance(objective, ELBO):
+        bound = objective.judge(table).item()
+        if run.recipe.bound != "ELBO":
             yield (f"{split} ELBO", _NATS, meaning), ELBO().bound(table).item() / size
     else:
         table = run_table(*programs, (batch,), {"size": size})

@@ -124,7 +124,7 @@ def build(name: str, dataset: Dataset, *, seed: int = 0, **settings: Any) -> tup
             near = difflib.get_close_matches(setting, entry.settings, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(entry.settings)}"
             raise ValueError(f"the recipe {name!r} has no setting {setting!r}: {hint}")
-        if setting in ("latent_dim", "components", "num_particles") and not settings[setting] >= 1:
+        if setting in ("latent_dim", "components", "num_particles", "variables") and not settings[setting] >= 1:
             raise ValueError(f"'{setting}' must be at least 1, not {settings[setting]!r}.")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -342,6 +342,199 @@ def iwae(
     return _vae(dataset, decoder, latent_dim, hidden_features, objectives.IWAE(num_particles))
 
 
+@_entry(
+    "iwae-dreg",
+    prior="standard normal",
+    posterior="diagonal normal",
+    likelihood="categorical over levels",
+    bound="IWAE",
+    reference="Tucker et al. (2018), Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives",
+)
+def iwae_dreg(
+    dataset: Dataset, latent_dim: int = 16, hidden_features: tuple[int, ...] = (256, 256), num_particles: int = 10
+) -> Made:
+    """The autoencoder `iwae` with the doubly reparameterised gradient, whose signal for the encoder grows with K.
+
+    Args:
+        dataset: discrete, with `levels`.
+        latent_dim: number of latent dimensions, M.
+        hidden_features: widths of the hidden layers of encoder and decoder.
+        num_particles: draws a datum in the bound, K.
+    """
+    decoder = _categorical(dataset, "iwae-dreg", latent_dim, hidden_features)
+    return _vae(dataset, decoder, latent_dim, hidden_features, objectives.IWAE(num_particles, gradient="dreg"))
+
+
+@_entry(
+    "beta-vae",
+    prior="standard normal",
+    posterior="diagonal normal",
+    likelihood="categorical over levels",
+    bound="β-ELBO",
+    reference="Higgins et al. (2017), β-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework",
+)
+def beta_vae(
+    dataset: Dataset,
+    latent_dim: int = 16,
+    hidden_features: tuple[int, ...] = (256, 256),
+    beta: float = 2.0,
+    warm_up: float = 20.0,
+) -> Made:
+    """The autoencoder `vae` with its divergence weighed by β, which rises from 0 as training starts.
+
+    Args:
+        dataset: discrete, with `levels`.
+        latent_dim: number of latent dimensions, M.
+        hidden_features: widths of the hidden layers of encoder and decoder.
+        beta: weight of the divergence at the end of the warm-up, β; 1 is the evidence lower bound.
+        warm_up: epochs until β is reached; 0 begins with it.
+    """
+    decoder = _categorical(dataset, "beta-vae", latent_dim, hidden_features)
+    weight = objectives.Linear(0.0, beta, warm_up) if warm_up else beta
+    return _vae(dataset, decoder, latent_dim, hidden_features, objectives.ELBO(analytic_kl=True, beta=weight))
+
+
+@_entry(
+    "vae-free-bits",
+    prior="standard normal",
+    posterior="diagonal normal",
+    likelihood="categorical over levels",
+    bound="ELBO with free bits",
+    reference="Kingma et al. (2016), Improved Variational Inference with Inverse Autoregressive Flow",
+)
+def vae_free_bits(
+    dataset: Dataset, latent_dim: int = 16, hidden_features: tuple[int, ...] = (256, 256), free_bits: float = 0.5
+) -> Made:
+    """The autoencoder `vae` with some divergence free of charge in every latent dimension, so that none collapses.
+
+    Args:
+        dataset: discrete, with `levels`.
+        latent_dim: number of latent dimensions, M.
+        hidden_features: widths of the hidden layers of encoder and decoder.
+        free_bits: nats per datum and latent dimension, λ.
+    """
+    decoder = _categorical(dataset, "vae-free-bits", latent_dim, hidden_features)
+    objective = objectives.ELBO(analytic_kl=True, free_bits=free_bits)
+    return _vae(dataset, decoder, latent_dim, hidden_features, objective)
+
+
+@_entry(
+    "vae-capacity",
+    prior="standard normal",
+    posterior="diagonal normal",
+    likelihood="categorical over levels",
+    bound="ELBO, its divergence at a limit",
+    reference="Rezende & Viola (2018), Taming VAEs",
+)
+def vae_capacity(
+    dataset: Dataset, latent_dim: int = 16, hidden_features: tuple[int, ...] = (256, 256), kl: float = 12.0
+) -> Made:
+    """The autoencoder `vae` with the best reconstruction that so many nats of information allow.
+
+    Args:
+        dataset: discrete, with `levels`.
+        latent_dim: number of latent dimensions, M.
+        hidden_features: widths of the hidden layers of encoder and decoder.
+        kl: the most divergence a datum, nats, λ.
+    """
+    decoder = _categorical(dataset, "vae-capacity", latent_dim, hidden_features)
+    return _vae(dataset, decoder, latent_dim, hidden_features, objectives.Capacity(kl, analytic_kl=True))
+
+
+@_entry(
+    "cubo",
+    prior="standard normal",
+    posterior="diagonal normal",
+    likelihood="categorical over levels",
+    bound="IWAE for the model, CUBO for the guide",
+    reference="Dieng et al. (2017), Variational Inference via χ Upper Bound Minimization",
+)
+def cubo(
+    dataset: Dataset,
+    latent_dim: int = 16,
+    hidden_features: tuple[int, ...] = (256, 256),
+    n: float = 2.0,
+    num_particles: int = 10,
+) -> Made:
+    """An autoencoder whose guide descends an upper bound, which makes it cover the posterior rather than a mode.
+
+    Args:
+        dataset: discrete, with `levels`.
+        latent_dim: number of latent dimensions, M.
+        hidden_features: widths of the hidden layers of encoder and decoder.
+        n: power of the weights, above 1.
+        num_particles: draws a datum in the bounds, K.
+    """
+    decoder = _categorical(dataset, "cubo", latent_dim, hidden_features)
+    return _vae(dataset, decoder, latent_dim, hidden_features, objectives.CUBO(n, num_particles))
+
+
+@_entry(
+    "wake-sleep",
+    prior="standard normal",
+    posterior="diagonal normal",
+    likelihood="categorical over levels",
+    bound="ELBO for the model, dreams for the guide",
+    reference="Hinton et al. (1995), The Wake-Sleep Algorithm for Unsupervised Neural Networks",
+)
+def wake_sleep(
+    dataset: Dataset, latent_dim: int = 16, hidden_features: tuple[int, ...] = (256, 256), num_particles: int = 1
+) -> Made:
+    """An autoencoder whose guide learns from what the model dreams, with no gradient through draws.
+
+    Args:
+        dataset: discrete, with `levels`.
+        latent_dim: number of latent dimensions, M.
+        hidden_features: widths of the hidden layers of encoder and decoder.
+        num_particles: draws a datum in the wake phase, K.
+    """
+    decoder = _categorical(dataset, "wake-sleep", latent_dim, hidden_features)
+    return _vae(dataset, decoder, latent_dim, hidden_features, objectives.WakeSleep(num_particles))
+
+
+@_entry(
+    "vae-discrete",
+    prior="categorical codes, learned",
+    posterior="categorical codes",
+    likelihood="categorical over levels",
+    bound="ELBO",
+    reference="Jang, Gu & Poole (2017), Categorical Reparameterization with Gumbel-Softmax; Mnih & Rezende (2016)",
+)
+def vae_discrete(
+    dataset: Dataset,
+    variables: int = 20,
+    categories: int = 10,
+    hidden_features: tuple[int, ...] = (256, 256),
+    gradient: Literal["gumbel", "score"] = "gumbel",
+    temperature: float = 1.0,
+    num_particles: int = 8,
+) -> Made:
+    """Variational autoencoder with a discrete code, trained through Gumbel-softmax draws or by the score function.
+
+    Args:
+        dataset: discrete, with `levels`.
+        variables: number of variables of the code, V.
+        categories: number of categories of each, C.
+        hidden_features: widths of the hidden layers of encoder and decoder.
+        gradient: of the encoder, "gumbel" (through draws; biased) or "score" (unbiased, the other draws as baseline).
+        temperature: of the relaxation.
+        num_particles: draws a datum by the score function; one through draws.
+    """
+    (centre, spread), code = _range(dataset), variables * categories
+    decoder = _categorical(dataset, "vae-discrete", code, hidden_features)
+    model = models.VAE(priors.OneHot(variables, categories), decoder)
+    encoder = networks.MLP(dataset.shape, code, hidden_features, nn.Tanh, centre=centre, spread=spread)
+    if gradient == "gumbel":
+        posterior: nn.Module = posteriors.GumbelSoftmax(encoder, categories, temperature)
+        objective = objectives.ELBO(analytic_kl=True)
+    elif gradient == "score":
+        posterior = posteriors.OneHot(encoder, categories)
+        objective = objectives.ELBO(max(2, num_particles), analytic_kl=True)
+    else:
+        raise ValueError(f"'gradient' must be 'gumbel' or 'score', not {gradient!r}.")
+    return Made(model, guides.Amortized(posterior), objective, _usual(dataset))
+
+
 def _vae(
     dataset: Dataset, decoder: nn.Module, latent_dim: int, hidden_features: tuple[int, ...], objective: Objective
 ) -> Made:
@@ -349,20 +542,29 @@ def _vae(
     encoder = networks.MLP(dataset.shape, 2 * latent_dim, hidden_features, nn.Tanh, centre=centre, spread=spread)
     model = models.VAE(priors.StandardNormal(latent_dim), decoder)
     guide = guides.Amortized(posteriors.DiagonalNormal(encoder))
+    return Made(model, guide, objective, _usual(dataset))
+
+
+def _usual(dataset: Dataset) -> dict[str, Any]:
+    """Settings that suit an autoencoder."""
     training = {"epochs": 300, "batch_size": min(64, len(dataset.train)), "learning_rate": 1e-3}
     if dataset.validation is not None:
         training["early_stopping"] = 40
-    return Made(model, guide, objective, training)
+    return training
 
 
 def _categorical(dataset: Dataset, name: str, latent_dim: int, hidden_features: tuple[int, ...]) -> nn.Module:
+    levels = _levels(dataset, name)
+    return likelihoods.Categorical(networks.MLP(latent_dim, (*dataset.shape, levels), hidden_features, nn.Tanh), levels)
+
+
+def _levels(dataset: Dataset, name: str) -> int:
     if dataset.levels is None:
         raise DataError(
             f"the recipe {name!r} is for discrete values, but '{dataset.name}' has real ones: use 'vae-gaussian', or "
             "state their number with data.load(..., levels=...)."
         )
-    net = networks.MLP(latent_dim, (*dataset.shape, dataset.levels), hidden_features, nn.Tanh)
-    return likelihoods.Categorical(net, dataset.levels)
+    return dataset.levels
 
 
 def _annealed(dataset: Dataset, epochs: int, batch_size: int, learning_rate: float) -> dict[str, Any]:

@@ -172,7 +172,16 @@ def test_pyros_enumeration_trains_a_mixture() -> None:
 def test_history_has_rows_and_columns(x: Tensor) -> None:
     result = lvm.fit(*ppca(), x, validation=x[:30], epochs=2, batch_size=16)
     history = result.history
-    assert history.columns == ["epoch", "train", "validation", "kl_z", "learning_rate", "seconds"]
+    assert history.columns == [
+        "epoch",
+        "train",
+        "validation",
+        "elbo",
+        "reconstruction",
+        "kl_z",
+        "learning_rate",
+        "seconds",
+    ]
     assert history["train"] == [row["train"] for row in history]
     with pytest.raises(KeyError, match="no column 'loss'"):
         history["loss"]

@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_lvm.objectives.importance_weighted import ImportanceWeighted, log_mean
+from pyro_lvm.objectives.importance_weighted import ImportanceWeighted, log_mean, read
 from pyro_lvm.objectives.objective import valued
-from pyro_lvm.objectives.two_bounds import TwoBounds
 
 
 class CIWAE(ImportanceWeighted):
@@ -91,10 +90,11 @@ class MIWAE(ImportanceWeighted):
         return _mean_of_groups(log_w, self.groups)
 
 
-class PIWAE(TwoBounds):
+class PIWAE(ImportanceWeighted):
     r"""The model by `IWAE`, the guide by `MIWAE`: a tight bound for the one, a strong signal for the other.
 
-    The value is the model's bound, $\log \frac1K \sum_k w_k$. The programs run twice a step.
+    The value is the model's bound, $\log \frac1K \sum_k w_k$. The programs run twice a step, once with each held
+    constant: in one run, what reaches the guide through the model's density would carry the model's weights.
 
     Args:
         num_particles: K, draws per datum in all.
@@ -132,16 +132,14 @@ class PIWAE(TwoBounds):
         """log (1/K) Σ_k w_k."""
         return log_mean(log_w)
 
-    def guides_per_datum(self, log_w: Tensor) -> Tensor:
-        """The mean of the groups' bounds."""
-        return _mean_of_groups(log_w, self.groups)
-
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the model's bound, to call `backward` on."""
         if not torch.is_grad_enabled():
             return super().differentiable_loss(model, guide, *args, **kwargs)
-        models, guides = self.both(model, guide, args, kwargs)
-        return -valued(models, guides)
+        models = self._weights(model, guide, args, kwargs, gradient="none")
+        guides = self._weights(model, guide, args, kwargs, constant_model=True)
+        signal = read(guides, "PIWAE", lambda log_w: _mean_of_groups(log_w, self.groups))
+        return -valued(self.bound(models), signal)
 
 
 def _mean_of_groups(log_w: Tensor, groups: int) -> Tensor:

@@ -9,7 +9,6 @@ from torch import Tensor
 from pyro_lvm.objectives.importance_weighted import ImportanceWeighted, log_mean, read
 from pyro_lvm.objectives.objective import valued
 from pyro_lvm.objectives.table import Table
-from pyro_lvm.objectives.two_bounds import TwoBounds
 
 
 class Renyi(ImportanceWeighted):
@@ -61,17 +60,18 @@ class Renyi(ImportanceWeighted):
         return log_mean(log_w, 1 - self.alpha)
 
 
-class CUBO(TwoBounds):
+class CUBO(ImportanceWeighted):
     r"""$\mathcal U_n = \frac1n \log E_q[w^n] \ge \log p(x)$, n > 1: an upper bound, which the guide descends.
 
-    The guide's gradient is that of $\exp(n\, (\mathcal U_n - c)) / n$, whose minimum is the same. With a number c,
-    `log_scale`, it is unbiased, and data count by how close their $\mathcal U_n$ comes to c. Left out, each datum's own
+    The guide's gradient is that of $\exp(n\, (\mathcal U_n - c)) / n$, whose minimum is the same, by the score
+    function: it climbs $\frac{n - 1}{n} E_q[e^{-nc} w^n \log q_\phi(z \mid x)]$, draws held fixed. (Through the draws,
+    a guide would lower its estimate by leaving for where the weights are small.) With a number c, `log_scale`, the
+    gradient is unbiased, and data count by how close their $\mathcal U_n$ comes to c. Left out, each datum's own
     estimate takes c's place: every datum counts the same, at a bias of order 1/K. The bound itself holds for the
     expectation inside the logarithm; its estimate from K draws is biased downwards.
 
     An upper bound says nothing about where the evidence is high, so the model climbs the lower bound $\log \frac1K
-    \sum_k w_k$. The loss is $+\mathcal U_n$; what early stopping compares is the model's bound. The programs run twice
-    a step.
+    \sum_k w_k$. The loss is $+\mathcal U_n$; what early stopping compares is the model's bound.
 
     Args:
         n: the power, above 1; 2 is the χ²-divergence's.
@@ -97,6 +97,7 @@ class CUBO(TwoBounds):
     """
 
     is_upper_bound = True
+    _gradient = "density"
 
     def __init__(
         self,
@@ -109,31 +110,12 @@ class CUBO(TwoBounds):
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting)
         if not 1 < n < float("inf"):
-            raise ValueError(
-                f"'n' is the power of the weights and must be above 1, not {n!r}; n = 1 is objectives.IWAE."
-            )
+            raise ValueError(f"'n' is the power of the weights and must be above 1, not {n!r}; for n = 1 use IWAE.")
         if log_scale is not None and not isfinite(log_scale):
             raise ValueError(f"'log_scale' must be a finite number of nats, not {log_scale!r}.")
         self.n, self.log_scale = n, log_scale
 
     def per_datum(self, log_w: Tensor) -> Tensor:
-        """The model's bound: log (1/K) Σ_k w_k."""
-        return log_mean(log_w)
-
-    def guides_per_datum(self, log_w: Tensor) -> Tensor:
-        """Minus the scaled exponential of the upper bound, or minus the bound, which has its gradient at c = U_n."""
-        upper = self.upper_per_datum(log_w)
-        if self.log_scale is None:
-            return -upper
-        powers = (self.n * (upper - self.log_scale)).exp()
-        if bool((powers == torch.inf).any()):
-            raise FloatingPointError(
-                f"CUBO's exp(n (U − c)) overflows: a bound is {float(upper.max()):.4g} nats, and 'log_scale' = "
-                f"{self.log_scale:g}. Set 'log_scale' near the largest log p(x), or leave it out."
-            )
-        return -powers / self.n
-
-    def upper_per_datum(self, log_w: Tensor) -> Tensor:
         """U_n of log-weights (K, *plates), (*plates)."""
         upper = log_mean(log_w, self.n)
         if bool((upper == torch.inf).any()):
@@ -144,25 +126,36 @@ class CUBO(TwoBounds):
         return upper
 
     def bound(self, table: Table) -> Tensor:
-        """Σ scale · U_n, nats, summed over data: an upper bound."""
+        """Σ scale · U_n, nats, summed over data: an upper bound, with what model and guide climb as its descent."""
         if table.global_latents:
             names = ", ".join(f"'{name}'" for name in table.global_latents)
             raise ValueError(
                 f"CUBO is an upper bound datum by datum, but all data share the latent {names}, and an ELBO over it "
                 "would make it neither an upper nor a lower bound: use ELBO or IWAE."
             )
-        return read(table, "CUBO", self.upper_per_datum)
+        scale, log_w = table.common_scale("CUBO"), table.log_weight().detach()  # (K, *plates)
+        upper = self.per_datum(log_w)
+        models, guides = scale * log_w.softmax(0), scale * (self.n - 1) / self.n * self._powers(log_w)
+        terms = [models * table.per_datum(site.log_p) for site in table.sites.values()]
+        terms += [guides * table.per_datum(site.log_q) for site in table.latents]
+        return valued((scale * upper).sum(), -sum(terms[1:], terms[0]).sum())
 
     def judge(self, table: Table) -> Tensor:
         """The model's bound, which is to rise."""
-        return read(table, "CUBO", self.per_datum)
+        return read(table, "CUBO", log_mean)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The upper bound, to call `backward` on."""
-        table = self._weights(model, guide, args, kwargs, constant_model=True)
-        upper = self.bound(table)
-        if not torch.is_grad_enabled():
-            return upper
-        models = self._weights(model, guide, args, kwargs, gradient="none")
-        climbed = read(models, "CUBO", self.per_datum) + read(table, "CUBO", self.guides_per_datum)
-        return valued(upper.detach(), -climbed)
+        return self.bound(self.table(model, guide, *args, **kwargs))
+
+    def _powers(self, log_w: Tensor) -> Tensor:
+        """w_k^n / K in units of exp(n c), (K, *plates)."""
+        if self.log_scale is None:
+            return (self.n * log_w).softmax(0)
+        powers = (self.n * (log_w - self.log_scale)).exp() / len(log_w)
+        if bool((powers == torch.inf).any()):
+            raise FloatingPointError(
+                f"CUBO's exp(n (log w − c)) overflows: a log-weight is {float(log_w.max()):.4g} nats, and 'log_scale' "
+                f"is {self.log_scale:g}. Set 'log_scale' near the largest log p(x), or leave it out."
+            )
+        return powers
