@@ -192,6 +192,75 @@ def test_history_has_rows_and_columns(x: Tensor) -> None:
     assert abs(result.history[-1]["validation"] - draws.mean()) < 5 * draws.std()
 
 
+# Objectives that change as they train
+
+
+def test_a_schedule_goes_on_with_training_and_validation_sees_its_end(x: Tensor) -> None:
+    objective = objectives.ELBO(beta=objectives.Linear(0.0, 2.0, epochs=4))
+    seen: list[float] = []
+    model, guide = ppca()
+    result = lvm.fit(
+        model,
+        guide,
+        x,
+        objective=objective,
+        validation=x,
+        epochs=6,
+        batch_size=25,
+        progress=False,
+        on_epoch=lambda _: seen.append(objective.beta),
+    )
+    assert seen == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2.0])  # the last step of an epoch is a smaller one
+    for row in result.history:  # β = 2 throughout, whatever training had
+        assert row["validation"] == pytest.approx(row["reconstruction"] - 2 * row["kl_z"], rel=1e-10)
+        assert row["elbo"] == pytest.approx(row["reconstruction"] - row["kl_z"], rel=1e-10)
+
+
+def test_the_first_step_of_a_schedule_has_its_first_weight(x: Tensor) -> None:
+    """With β = 0 at the start the divergence has no part in the first step."""
+    runs = []
+    for objective in (objectives.ELBO(beta=objectives.Linear(0.0, 1.0, epochs=10)), objectives.ELBO(beta=0.0)):
+        model, guide = ppca()
+        lvm.fit(model, guide, x, objective=objective, epochs=1, batch_size=60, progress=False)
+        runs.append(weights(model, guide))
+    assert same(*runs)
+
+
+@pytest.mark.parametrize(
+    "objective", [objectives.ELBO(beta=objectives.Cyclical(0.0, 1.0, epochs=4)), objectives.Capacity(kl=0.5)]
+)
+def test_a_run_starts_with_a_fresh_objective(objective: Any, x: Tensor) -> None:
+    runs = []
+    for _ in range(2):
+        model, guide = ppca()
+        lvm.fit(model, guide, x, objective=objective, epochs=3, batch_size=20, progress=False)
+        runs.append(weights(model, guide))
+        assert objective.state_dict()
+    assert same(*runs)
+
+
+def test_an_upper_bound_is_told_as_one_and_its_lower_bound_stops_early(x: Tensor) -> None:
+    model, guide = ppca()
+    objective = objectives.CUBO(2, 50)
+    result = lvm.fit(
+        model,
+        guide,
+        x,
+        objective=objective,
+        validation=x,
+        epochs=60,
+        batch_size=30,
+        learning_rate=0.02,
+        early_stopping=50,
+        progress=False,
+    )
+    last, upper = result.history[-1], objective.loss(model, guide, x) / len(x)
+    assert upper > last["validation"] > last["elbo"]
+    assert abs(last["train"] - upper) < abs(upper) / 10  # the same number but for the epoch's steps and other draws
+    assert result.history[-1]["validation"] > result.history[0]["validation"]
+    assert result.best_epoch == 1 + int(np.argmax(result.history["validation"]))
+
+
 def test_discrete_data_are_told_in_bits_too(bits: Tensor) -> None:
     result = lvm.fit(*vae(), bits, validation=bits[:20], epochs=2, batch_size=16)
     row = result.history[-1]
