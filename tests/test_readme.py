@@ -37,6 +37,17 @@ def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "vae.safetensors").is_file()
 
 
+@pytest.mark.parametrize(
+    "page",
+    [page for page in sorted((ROOT / "docs").glob("*.md")) if "```python" in page.read_text()],
+    ids=lambda p: p.name,
+)
+def test_python_blocks_of_the_docs_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    exec(compile(code, page.name, "exec"), {"__name__": page.stem})
+
+
 @pytest.mark.parametrize("command", ["list", "train", "evaluate", "sample", "report", "verify", "demo"])
 def test_commands_of_the_readme_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"pyro-lvm {command}" in README or f"make {command}" in README

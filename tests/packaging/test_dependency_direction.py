@@ -24,7 +24,7 @@ RESTS_ON = {
     "preflight": ("nonfinite", "data"),
     "saving": ("programs",),
     "run_folder": ("saving",),
-    "evidence": ("preflight", "progress"),
+    "evidence": ("preflight", "progress", "transforms"),
     "fit": ("preflight", "progress", "run_folder"),
     "diagnostics": ("evidence", "fit"),
     "report": ("diagnostics",),
