@@ -4,12 +4,13 @@ from pyro_lvm.diagnostics.collapse import ActiveUnits, active_units
 from pyro_lvm.diagnostics.conversion import posterior
 from pyro_lvm.diagnostics.curves import plot_history, plot_kl
 from pyro_lvm.diagnostics.galleries import plot_reconstructions, plot_samples
-from pyro_lvm.diagnostics.latent_space import plot_latent
+from pyro_lvm.diagnostics.latent_space import plot_code, plot_latent
 from pyro_lvm.diagnostics.predictive import sample_predictive
 
 __all__ = [
     "ActiveUnits",
     "active_units",
+    "plot_code",
     "plot_history",
     "plot_kl",
     "plot_latent",

@@ -51,6 +51,41 @@ def plot_latent(
     return draw_points(z, labels, name, "latents", label_name, axes(ax, 6.4, 5.0))
 
 
+def plot_code(z: Tensor, *, name: str = "z", ax: "Axes | None" = None) -> "Axes":
+    """Draws how often each category of each variable of a discrete code is used, as a map of shares of the data.
+
+    A variable whose row has one bright cell says nothing: it has collapsed.
+
+    Args:
+        z: one-hot codes, (N, variables, categories).
+        name: what the latent is called.
+        ax: the axes to draw into; a new figure's where left out.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: for anything but one-hot codes of at least one datum.
+
+    Example:
+        >>> plot_code(torch.eye(3)[torch.tensor([[0, 1], [2, 1]])]).get_ylabel()
+        'variable of z'
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    if z.dim() != 3 or len(z) == 0 or not bool(((z == 0) | (z == 1)).all()) or not bool((z.sum(-1) == 1).all()):
+        raise ValueError(f"'z' must hold one-hot codes, (N, variables, categories), but has shape {tuple(z.shape)}.")
+    ax = axes(ax, 6.4, 4.2)
+    shares = array(z).mean(0)
+    shown = ax.imshow(shares, aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+    ax.figure.colorbar(shown, ax=ax, label="share of the data")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("category")
+    ax.set_ylabel(f"variable of {plain(name)}")
+    return ax
+
+
 def draw_points(x: Tensor, labels: Tensor | None, name: str, noun: str, label_name: str, ax: "Axes") -> "Axes":
     """Points (N, *shape) in one or two dimensions, coloured by label; `noun` says what their values are."""
     groups = _groups(labels)

@@ -6,7 +6,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
-from torch.nn.functional import one_hot
 
 
 class OneHotCategorical(dist.OneHotCategorical):
@@ -78,7 +77,8 @@ class StraightThrough(OneHotCategorical):
         """One-hot vectors with the relaxation's gradient."""
         logits = self.logits.expand(self._extended_shape(sample_shape))
         noisy = logits - torch.empty_like(logits).exponential_().log()  # −log of an exponential is a Gumbel variable
-        hard = one_hot(noisy.detach().argmax(-1), noisy.shape[-1]).to(noisy.dtype)
+        categories = torch.arange(noisy.shape[-1], device=noisy.device)
+        hard = (noisy.detach().argmax(-1, keepdim=True) == categories).to(noisy.dtype)
         soft = (noisy / self.temperature).softmax(-1)
         return hard + (soft - soft.detach())
 

@@ -11,7 +11,7 @@ from pyro_lvm.diagnostics.curves import plot_history, plot_kl
 from pyro_lvm.diagnostics.drawing import Sampler
 from pyro_lvm.diagnostics.figures import axes, is_image
 from pyro_lvm.diagnostics.galleries import plot_reconstructions, plot_samples
-from pyro_lvm.diagnostics.latent_space import draw_points, plot_latent
+from pyro_lvm.diagnostics.latent_space import draw_points, plot_code, plot_latent
 from pyro_lvm.report.number import shown
 from pyro_lvm.report.page import Picture
 
@@ -123,6 +123,16 @@ def latents(sampler: Sampler, labels: Tensor | None, split: str) -> list[Picture
 def _assignments(sampler: Sampler, z: Tensor, name: str, labels: Tensor | None, split: str) -> list[Picture]:
     """How many data each component has, and which."""
     by = " by label" if labels is not None else ""
+    if z.dim() == 3 and bool((z.sum(-1) == 1).all()):
+        used = int((z.mean(0) > 0.01).sum())
+        return [
+            Picture(
+                plot_code(z, name=name),
+                f"Map of how often each of the {z.shape[2]} categories of the {z.shape[1]} variables of {name} is "
+                f"used; {used} of {z[0].numel()} by more than 1 % of the data.",
+                f"Code {name}: how often q({name} | x) draws each category ({split}).",
+            )
+        ]
     z = z.long()
     if z.dim() > 1:
         return [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from pyro_lvm.diagnostics import plot_history, plot_kl, plot_latent, plot_reconstructions, plot_samples
+from pyro_lvm.diagnostics import plot_code, plot_history, plot_kl, plot_latent, plot_reconstructions, plot_samples
 
 HISTORY = [
     {"epoch": e, "train": -20.0 + e - 500 * (e == 1), "validation": -21.0 + e, "kl_z_1": 1.0, "kl_z_2": float("nan")}
@@ -32,6 +32,7 @@ def all_plots() -> list[Any]:
         plot_latent(torch.randn(30, 2), torch.arange(30)),
         plot_latent(torch.randn(30, 2), torch.rand(30)),
         plot_latent(torch.arange(9) % 4, torch.arange(9) % 2),
+        plot_code(torch.eye(3)[torch.randint(3, (9, 5))]),
     ]
 
 
@@ -55,7 +56,7 @@ def test_axes_given_are_drawn_into() -> None:
 
 def test_axes_have_labels_with_units() -> None:
     for ax in all_plots():
-        if ax.images:
+        if ax.images and not ax.get_xlabel():  # pictures, not a map
             assert not ax.axison
             continue
         assert ax.get_xlabel()
@@ -163,3 +164,12 @@ def test_dollars_are_not_formulas() -> None:
 def test_wrong_arguments(call: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_codes_are_drawn_as_shares() -> None:
+    z = torch.eye(3)[torch.tensor([[0, 1], [0, 2], [0, 1], [0, 1]])]  # 4 data, 2 variables, 3 categories
+    ax = plot_code(z)
+    np.testing.assert_allclose(ax.images[0].get_array(), [[1, 0, 0], [0, 0.75, 0.25]])
+    for bad in (torch.rand(4, 2, 3), torch.zeros(4, 3), torch.zeros(0, 2, 3)):
+        with pytest.raises(ValueError, match="'z' must hold one-hot codes"):
+            plot_code(bad)
