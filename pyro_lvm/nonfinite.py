@@ -11,7 +11,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_lvm.objectives.table import Table, run
-from pyro_lvm.programs import Program
+from pyro_lvm.programs import Pair, Program
 
 
 class NonFiniteError(FloatingPointError):
@@ -42,7 +42,7 @@ class Fault:
         return f"{self.what} is not finite at {' and '.join(where) or 'no site or layer that could be named'}"
 
 
-def locate(programs: tuple[Program, Program], *args: Any, **kwargs: Any) -> Fault | None:
+def locate(programs: Pair, *args: Any, **kwargs: Any) -> Fault | None:
     """Runs a pair with every layer and site watched; None where all values are finite.
 
     Pyro's validation is off meanwhile: it would stop at the first bad parameter without saying which layer made it.
@@ -110,10 +110,10 @@ class _Watch(Messenger):
 
 
 @contextmanager
-def _hooked(programs: tuple[Program, Program], watch: _Watch) -> Iterator[None]:
+def _hooked(programs: Pair, watch: _Watch) -> Iterator[None]:
     with ExitStack() as stack:
         for role, program in zip(("model", "guide"), programs, strict=True):
-            if isinstance(program.original, nn.Module):
+            if program is not None and isinstance(program.original, nn.Module):
                 for name, module in program.original.named_modules(prefix=role):
                     handle = module.register_forward_hook(watch.hook(name))
                     stack.callback(handle.remove)

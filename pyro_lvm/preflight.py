@@ -13,11 +13,9 @@ from pyro_lvm.data.arrays import as_split
 from pyro_lvm.data.checks import DataError
 from pyro_lvm.data.dataset import Split
 from pyro_lvm.nonfinite import locate
-from pyro_lvm.programs import Model, Program
+from pyro_lvm.programs import Model, Pair
 
 __all__ = ["as_programs_data", "as_tensor", "check_pair", "in_batches"]
-
-Pair = tuple[Program, Program]
 
 
 def as_programs_data(x: Any, name: str, programs: Pair) -> Split:
@@ -38,7 +36,8 @@ def as_tensor(x: Any, name: str, programs: Pair) -> Tensor:
 
 def convert(x: Tensor, programs: Pair) -> Tensor:
     """A batch in the programs' device and precision."""
-    like = next((p.reference() for p in programs if p.reference().numel()), torch.empty(0))
+    references = [program.reference() for program in programs if program is not None]
+    like = next((reference for reference in references if reference.numel()), torch.empty(0))
     # The zoo's networks work on real numbers; a user's program may well look integers up in a table.
     to_real = x.is_floating_point() or isinstance(programs[0].original, Model)
     return x.to(device=like.device, dtype=like.dtype if to_real else x.dtype)
@@ -95,8 +94,8 @@ def check_pair(programs: Pair, x: Split, name: str, evaluate: Callable[[Tensor],
 def _support(programs: Pair, batch: Tensor) -> tuple[str, Any, int] | None:
     """Site, support and number of event dimensions of the likelihood of the data themselves, if there is one."""
     model, guide = programs
-    guide_trace = poutine.trace(guide).get_trace(batch)
-    trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(batch)
+    drawn = model if guide is None else poutine.replay(model, trace=poutine.trace(guide).get_trace(batch))
+    trace = poutine.trace(drawn).get_trace(batch)
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and site["is_observed"] and site["value"] is batch:
             fn: Any = site["fn"]

@@ -446,7 +446,7 @@ def vae_capacity(
     prior="standard normal",
     posterior="diagonal normal",
     likelihood="categorical over levels",
-    bound="IWAE for the model, CUBO for the guide",
+    bound="IWAE, the guide by CUBO",
     reference="Dieng et al. (2017), Variational Inference via χ Upper Bound Minimization",
 )
 def cubo(
@@ -474,7 +474,7 @@ def cubo(
     prior="standard normal",
     posterior="diagonal normal",
     likelihood="categorical over levels",
-    bound="ELBO for the model, dreams for the guide",
+    bound="ELBO, the guide by dreams",
     reference="Hinton et al. (1995), The Wake-Sleep Algorithm for Unsupervised Neural Networks",
 )
 def wake_sleep(

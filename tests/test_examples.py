@@ -66,6 +66,42 @@ def test_ones_own_pair_beats_factor_analysis_on_heavy_tails(capsys):
     assert "{'chain': 4, 'draw': 500, 'datum': 5, 'z_dim': 3}" in printed
 
 
+def test_gaps_of_inference_are_split_and_drawn(capsys, tmp_path):
+    found = example("inference_gaps").main(epochs=2, test=4, steps=20, folder=tmp_path)
+    printed = capsys.readouterr().out
+    assert len(found) == 4
+    for gaps in found.values():
+        # Within the error of the estimates the gaps are no less than nothing.
+        inference = gaps.inference
+        assert (inference.values > -4.5 * inference.standard_error).all()
+        parts = gaps.approximation["same family"].mean + gaps.amortisation["same family"].mean
+        assert parts == pytest.approx(inference.mean, abs=1e-6)
+        assert f"ELBO {inference.mean:.2f} nats below log p(x)" in printed
+    assert (tmp_path / "inference_gaps.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bounds_tighten_towards_the_evidence(capsys, tmp_path):
+    bounds = example("tighter_bounds").main(temperatures=30, size=20, folder=tmp_path)
+    evidence, _ = bounds["log p(x)"]
+    values = [bounds[name][0] for name in ("ELBO", "IWAE, K = 5", "IWAE, K = 50", "IWAE, K = 500")]
+    assert values == sorted(values)
+    lower, upper = bounds["AIS, lower"], bounds["AIS, upper"]
+    assert values[-1] < lower[0] < evidence + 4 * lower[1]
+    assert upper[0] > evidence - 4 * upper[1]
+    assert f"AIS, upper       {upper[0]:9.4f} ± {upper[1]:.4f}" in capsys.readouterr().out
+    assert (tmp_path / "tighter_bounds.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_naive_monte_carlo_fails_with_latents_and_a_guide_does_not(capsys, tmp_path):
+    found = example("naive_monte_carlo").main(largest=8, num_particles=500, folder=tmp_path)
+    assert list(found) == [1, 2, 4, 8]
+    naive, guided = found[8]
+    assert naive > 5
+    assert guided < 0.1
+    assert f" 8 latents: error {naive:.3f} naive, {guided:.3f} guided" in capsys.readouterr().out
+    assert (tmp_path / "naive_monte_carlo.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_script_is_short_and_in_the_table(script):
     text = script.read_text()

@@ -23,11 +23,11 @@ class Diagonal(nn.Module):
 
     def __init__(self, model: models.ProbabilisticPCA) -> None:
         super().__init__()
-        self.model, self.scale = model, nn.Parameter(torch.tensor([0.3, 0.9]))
+        self.model, self.scale = model, nn.Parameter(torch.tensor([0.2, 0.4]))
 
     def mean(self, x: Tensor) -> Tensor:
         mean, _ = exact.posterior(x, self.model.weight, self.model.bias, self.model.noise_scale.square())
-        return mean + torch.linspace(-0.8, 0.8, len(x)).unsqueeze(-1)
+        return mean + torch.linspace(-0.4, 0.4, len(x)).unsqueeze(-1)
 
     def forward(self, x: Tensor, *, size: int | None = None) -> None:
         with data_plate(x, size):
@@ -51,7 +51,7 @@ def ppca_gaps() -> tuple[Any, ...]:
     model = ppca()
     x = model.sample(8)
     guide = Diagonal(model)
-    return model, guide, x, gaps(model, guide, x, num_particles=3000, steps=300, draws_per_step=8, seed=0)
+    return model, guide, x, gaps(model, guide, x, num_particles=4000, steps=130, draws_per_step=8, seed=0)
 
 
 def test_gaps_of_a_diagonal_guide_have_closed_forms(ppca_gaps: tuple[Any, ...]) -> None:
@@ -93,7 +93,7 @@ def test_stated_errors_hold() -> None:
     model = ppca()
     x, guide = model.sample(6), LooseGuide(model, 1.5)
     # Hardly any steps: what is left to vary is the evaluation.
-    runs = [gaps(model, guide, x, num_particles=200, steps=1, draws_per_step=1, learning_rate=1e-9) for _ in range(30)]
+    runs = [gaps(model, guide, x, num_particles=200, steps=1, draws_per_step=1, learning_rate=1e-9) for _ in range(16)]
     for pick in (
         lambda g: g.log_likelihood,
         lambda g: g.elbo,
@@ -103,7 +103,7 @@ def test_stated_errors_hold() -> None:
         estimates = [pick(run) for run in runs]
         seen = torch.stack([each.values for each in estimates]).var(0).mean().sqrt()
         stated = torch.stack([each.standard_error for each in estimates]).square().mean().sqrt()
-        assert 0.75 < float(seen / stated) < 1.3  # 6 x 29 degrees of freedom: 5 %, and the tails
+        assert 0.75 < float(seen / stated) < 1.3  # 6 x 15 degrees of freedom: 7 %, and the tails
         means = torch.tensor([each.mean for each in estimates]).std()
         assert 0.6 < float(means) / estimates[0].mean_standard_error < 1.5
     # The families start where the guide is, with the guide's noise: their difference is no noise at all.
@@ -113,7 +113,7 @@ def test_stated_errors_hold() -> None:
 def test_a_full_normal_guide_is_its_own_family() -> None:
     model = ppca()
     x, guide = model.sample(4), LooseGuide(model, 2.0)
-    found = gaps(model, guide, x, num_particles=2000, steps=250, draws_per_step=8, seed=0)
+    found = gaps(model, guide, x, num_particles=1000, steps=100, draws_per_step=8, seed=0)
     whole = torch.full((4,), 2 * (0.5 * 4 - 0.5 - math.log(2)))  # KL(N(m, 4 S) ‖ N(m, S)), M = 2
     for name in found.optimised:
         close(found.amortisation[name], whole)
@@ -139,7 +139,7 @@ def test_two_layers_are_one_posterior() -> None:
         precision[3:, :3] = precision[:3, 3:].T
         precision[3:, 3:] = torch.eye(2) + model.A.T @ model.A / model.s**2
     best = 0.5 * (precision.diagonal().log().sum() - precision.logdet())
-    found = gaps(model, Factorised(), x, num_particles=3000, steps=400, draws_per_step=8, seed=0)
+    found = gaps(model, Factorised(), x, num_particles=1000, steps=250, draws_per_step=8, seed=0)
     close(found.log_likelihood, model.log_evidence(x))
     close(found.approximation["same family"], best.expand(4))
     close(found.approximation["full normal"], torch.zeros(4))
@@ -173,12 +173,12 @@ def test_a_flow_bends_where_a_normal_does_not() -> None:
     prior = dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
     likelihood = dist.Normal(z[:, 0] + z[:, 1].square(), 0.4).log_prob(x)  # (3, grid)
     evidence = (prior + likelihood).logsumexp(-1) + 2 * (grid[1] - grid[0]).log()
-    found = gaps(model, Standard(2), x, num_particles=3000, steps=400, draws_per_step=16, seed=0)
+    found = gaps(model, Standard(2), x, num_particles=2000, steps=180, draws_per_step=8, seed=0)
     error = found.log_likelihood.standard_error
     assert ((found.log_likelihood.values - evidence).abs() < 4.5 * error).all()
     assert error.max() < 0.05
     normal, flow = found.approximation["full normal"], found.approximation["flow"]
-    assert (normal.values > 0.2).all()
+    assert (normal.values > 0.15).all()
     assert (flow.values + 4 * flow.standard_error < 0.5 * normal.values).all()
     assert flow.mean < 0.2 * normal.mean
     assert (flow.values > -4.5 * flow.standard_error).all()
@@ -197,12 +197,15 @@ def test_latents_that_are_not_real_are_made_so() -> None:
             pyro.sample("rate", dist.Gamma(torch.ones(len(x)) * 3, 2.0))
 
     x = torch.tensor([0.0, 1.0, 4.0])
-    found = gaps(model, guide, x, num_particles=3000, steps=400, draws_per_step=16, seed=0)
+    found = gaps(model, guide, x, num_particles=2000, steps=130, draws_per_step=8, seed=0)
     evidence = dist.GammaPoisson(2.0, 1.0).log_prob(x)
     close(found.log_likelihood, evidence)
     close(found.approximation["same family"], torch.zeros(3))
-    # On the logarithm's scale a Gamma is skewed, which a normal is not.
-    assert (found.approximation["full normal"].values > 0.005).all()
+    # Of a Gamma(a, b) on the logarithm's scale the best normal has variance 1/a, whatever b, and comes this close.
+    a = 2 + x
+    best = a.lgamma() - a * a.log() + a - 0.5 * (2 * math.pi / a).log()
+    close(found.approximation["full normal"], best)
+    assert best[0] > 4 * found.approximation["full normal"].standard_error[0]
     flow = found.approximation["flow"]
     assert (flow.values < 0.01 + 4.5 * flow.standard_error).all()
     q = dist.Gamma(torch.tensor(3.0), torch.tensor(2.0))
@@ -228,7 +231,7 @@ def test_inner_plates_belong_to_their_datum() -> None:
     evidence = dist.MultivariateNormal(torch.zeros(2), torch.ones(2, 2) + 0.5 * torch.eye(2)).log_prob(x)
     precision = torch.tensor([[9.0, -4.0, -4.0], [-4.0, 8.0, 0.0], [-4.0, 0.0, 8.0]])
     best = 0.5 * (precision.diagonal().log().sum() - precision.logdet())
-    found = gaps(model, guide, x, num_particles=2000, steps=300, draws_per_step=8, seed=0)
+    found = gaps(model, guide, x, num_particles=1000, steps=100, draws_per_step=8, seed=0)
     close(found.log_likelihood, evidence)
     close(found.approximation["same family"], best.expand(3))
     close(found.approximation["full normal"], torch.zeros(3))
@@ -237,7 +240,7 @@ def test_inner_plates_belong_to_their_datum() -> None:
 @pytest.mark.parametrize("M", [1, 2, 5])
 def test_log_determinant_of_the_flow_at_large_weights(M: int) -> None:
     B, K = 3, 4
-    model, guide = pair(models.ProbabilisticPCA(6, M), Standard(M))
+    _, guide = pair(models.ProbabilisticPCA(6, M), Standard(M))
     latents = Latents(guide, torch.randn(B, 6), 1)
     flow = Flow(FullNormal(latents, torch.randn(B, M), torch.randn(B, M, M).tril(-1) + torch.eye(M)))
     for parameter in flow.parameters:
@@ -255,25 +258,26 @@ def test_log_determinant_of_the_flow_at_large_weights(M: int) -> None:
         log_det = torch.stack([jacobian[b, :, b].slogdet().logabsdet for b in range(B)])
         expected = dist.Normal(0.0, 1.0).log_prob(noise(u[k])).sum(-1) + log_det
         torch.testing.assert_close(log_q[k], expected, rtol=1e-8, atol=1e-8)
-    # And what it draws is what it scores: the density integrates to one under another that covers it.
-    draws = flow.rsample(5)["z"]
-    again = flow.transform(constant=True).inv(flow.transform(constant=True)(draws))
-    torch.testing.assert_close(again, draws, rtol=1e-6, atol=1e-6)
+    v = torch.randn(5, B, M)
+    torch.testing.assert_close(flow.transform().inv(flow.transform()(v)), v, rtol=1e-6, atol=1e-6)
 
 
 def test_flow_draws_have_its_density() -> None:
-    """E_q[f/q] = ∫ f for a known density f, at weights far from the start."""
-    _, guide = pair(models.ProbabilisticPCA(6, 2), Standard(2))
+    """In one dimension, far from the start: the density integrates to one, and to the draws' distribution function."""
+    _, guide = pair(models.ProbabilisticPCA(6, 1), Standard(1))
     latents = Latents(guide, torch.randn(2, 6), 1)
-    flow = Flow(FullNormal(latents, torch.zeros(2, 2), torch.diag_embed(torch.ones(2, 2))))
+    flow = Flow(FullNormal(latents, torch.zeros(2, 1), 0.5 * torch.ones(2, 1, 1)))
     for parameter in flow.parameters:
-        parameter.normal_(0, 0.7)
-    draws = flow.rsample(40_000)
-    mean, spread = draws["z"].mean(0), 0.5 * draws["z"].std(0)
-    log_f = dist.Normal(mean, spread).log_prob(draws["z"]).sum(-1)
-    ratio = (log_f - flow.log_prob(draws)).exp()  # (K, B)
-    assert ((ratio.mean(0) - 1).abs() < 4.5 * ratio.std(0) / 200).all()
-    assert ratio.std(0).max() < 20, "the check says something"
+        parameter.normal_(0, 1.0)
+    draws, n = flow.rsample(4000)["z"], 4000
+    span = draws.amax((0, 2)) - draws.amin((0, 2))
+    steps = torch.linspace(-1, 2, 30_001).unsqueeze(-1) * span + draws.amin((0, 2))  # (grid, 2)
+    mass = flow.log_prob({"z": steps.unsqueeze(-1)}).exp() * (steps[1] - steps[0])
+    torch.testing.assert_close(mass.sum(0), torch.ones(2), rtol=0, atol=2e-3)  # of the rule, at the splines' knots
+    for b in range(2):
+        index = torch.searchsorted(steps[:, b].contiguous(), draws[:, b, 0].sort().values.contiguous())
+        distance = (mass[:, b].cumsum(0)[index] - torch.arange(n) / n).abs().max()
+        assert distance < 2 / n**0.5 + 2e-3  # Kolmogorov-Smirnov: exceeded once in 1500
 
 
 def test_flow_starts_as_the_normal() -> None:
@@ -303,7 +307,7 @@ def test_a_flow_of_one_dimension() -> None:
 
     x, z = torch.tensor([0.0, 1.0]), torch.linspace(-6, 6, 5001)
     evidence = (dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(z**3, 0.5).log_prob(x[:, None])).logsumexp(1)
-    found = gaps(model, guide, x, num_particles=3000, steps=400, draws_per_step=16, seed=0)
+    found = gaps(model, guide, x, num_particles=2000, steps=130, draws_per_step=8, seed=0)
     close(found.log_likelihood, evidence + (z[1] - z[0]).log())
     normal, flow = found.approximation["full normal"].values, found.approximation["flow"].values
     assert (flow < 0.35 * normal).all()
@@ -312,7 +316,7 @@ def test_a_flow_of_one_dimension() -> None:
 def test_chunks_and_single_draws_give_the_same_gaps() -> None:
     model = ppca(features=3, latent_dim=1)
     x, guide = model.sample(3), LooseGuide(model, 1.5)
-    settings: dict[str, Any] = {"num_particles": 300, "steps": 60, "draws_per_step": 4, "learning_rate": 0.1}
+    settings: dict[str, Any] = {"num_particles": 20, "steps": 30, "draws_per_step": 4}
     whole = 0.5 * 1.5**2 - 0.5 - math.log(1.5)
     rows = []
 
@@ -330,14 +334,14 @@ def test_chunks_and_single_draws_give_the_same_gaps() -> None:
         close(found.inference, torch.full((3,), whole))
         close(found.approximation["full normal"], torch.zeros(3))
     assert largest[0] < largest[1]
-    slow = gaps(model, guide, x, **settings | {"num_particles": 50, "steps": 30}, vectorize_particles=False, seed=1)
+    slow = gaps(model, guide, x, **settings | {"num_particles": 10, "steps": 10}, vectorize_particles=False, seed=1)
     close(slow.inference, torch.full((3,), whole))
 
 
 def test_nothing_of_the_caller_is_changed() -> None:
     model = ppca()
     x, guide = model.sample(3), Diagonal(model)
-    model.bias.requires_grad_(False)
+    guide.scale.requires_grad_(False)
     before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
     state = torch.get_rng_state()
     settings: dict[str, Any] = {"num_particles": 20, "steps": 3, "draws_per_step": 2}
@@ -351,7 +355,7 @@ def test_nothing_of_the_caller_is_changed() -> None:
     after = [*model.parameters(), *guide.parameters()]
     assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
     assert all(p.grad is None for p in after)
-    assert [p.requires_grad for p in after] == [p is not model.bias for p in after]
+    assert [p.requires_grad for p in after] == [p is not guide.scale for p in after]
     assert not first.elbo.values.requires_grad
     assert torch.is_grad_enabled()
     assert len(pyro.get_param_store()) == 0
@@ -412,7 +416,7 @@ def test_bad_requests_are_refused() -> None:
 
 
 def test_gaps_of_the_guide_agree_with_the_log_likelihood(ppca_gaps: tuple[Any, ...]) -> None:
-    model, guide, x, found = ppca_gaps
+    model, _, x, found = ppca_gaps
     ll = lvm.log_likelihood(model, LooseGuide(model, 1.2), x, 2000, seed=0)
     error = (ll.standard_error.square() + found.log_likelihood.standard_error.square()).sqrt()
     assert ((ll - found.log_likelihood.values).abs() < 4.5 * error).all()

@@ -1,5 +1,19 @@
 """Estimates of the evidence log p(x), each with its error."""
 
+from pyro_lvm.evidence.annealed import Bracket, annealed_importance_sampling
+from pyro_lvm.evidence.gaps import Estimate, Gaps, gaps
 from pyro_lvm.evidence.log_likelihood import LogLikelihood, log_likelihood
+from pyro_lvm.evidence.naive import naive_log_likelihood
+from pyro_lvm.evidence.refined import sample_refined
 
-__all__ = ["LogLikelihood", "log_likelihood"]
+__all__ = [
+    "Bracket",
+    "Estimate",
+    "Gaps",
+    "LogLikelihood",
+    "annealed_importance_sampling",
+    "gaps",
+    "log_likelihood",
+    "naive_log_likelihood",
+    "sample_refined",
+]

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_lvm.evidence.memory import bytes_per_row
 from pyro_lvm.objectives.table import Table, run, structure
 from pyro_lvm.preflight import as_tensor, check_pair
-from pyro_lvm.programs import Program, pair
+from pyro_lvm.programs import Pair, pair
 from pyro_lvm.progress import progress_bar
 
 __all__ = ["LogLikelihood", "log_likelihood"]
@@ -136,17 +136,29 @@ def log_likelihood(
         >>> ll.shape, bool(ll.standard_error.max() < 1e-5), bool(ll.ess.min() > 99.9)
         (torch.Size([10]), True, True)
     """
+    return estimate(pair(model, guide), x, num_particles, max_bytes, seed, vectorize_particles, progress)
+
+
+def estimate(
+    programs: Pair,
+    x: Tensor,
+    num_particles: int,
+    max_bytes: int,
+    seed: int | None,
+    vectorize_particles: bool,
+    progress: bool,
+) -> LogLikelihood:
+    """The log-likelihood by importance sampling from a pair's guide, or from its model's prior in place of one."""
     if not isinstance(num_particles, int) or num_particles < 1:
         raise ValueError(f"'num_particles' is a number of draws and must be at least 1, not {num_particles!r}.")
-    programs = pair(model, guide)
     x = as_tensor(x, "x", programs)
-    is_discrete = check_pair(programs, x, "x", lambda rows: _log_weight(run(*programs, (rows,), {}), rows))
+    is_discrete = check_pair(programs, x, "x", lambda rows: datum_log_weight(run(*programs, (rows,), {}), rows))
     draws = torch.random.fork_rng() if seed is not None else nullcontext()
     with draws, torch.no_grad():
         if seed is not None:
             torch.manual_seed(seed)
         nesting = structure(*programs, (x[:1],), {}).nesting
-        pairs = max(1, max_bytes // bytes_per_row(lambda rows: _log_weight(run(*programs, (rows,), {}), rows), x))
+        pairs = max(1, max_bytes // bytes_per_row(lambda rows: datum_log_weight(run(*programs, (rows,), {}), rows), x))
         # A chunk is many draws for few data, which are encoded once; but latents that all data share are drawn anew for
         # every chunk of data, and so are drawn for as many data as possible.
         if not vectorize_particles:
@@ -157,27 +169,32 @@ def log_likelihood(
         else:
             K = min(num_particles, pairs)
             B = min(max(1, pairs // K), len(x))
-        chunks = []
+        # Results have their memory from the start: small tensors made between large ones, and kept, would break up what
+        # the large ones leave behind, and memory would grow from chunk to chunk.
+        columns = torch.empty(4, len(x), dtype=torch.float64, device=x.device)
+        variance, done = torch.zeros((), dtype=torch.float64, device=x.device), 0
         with progress_bar("log-likelihood", len(x), progress) as advance:
             for rows in x.split(B):
-                chunks.append(_read(_log_weights(programs, rows, num_particles, K, nesting)))
+                *parts, part_variance = _read(_log_weights(programs, rows, num_particles, K, nesting))
+                for column, part in zip(columns, parts, strict=True):
+                    column[done : done + len(rows)] = part
+                variance += part_variance
+                done += len(rows)
                 advance(len(rows), "")
-    values, error, ess, khat, variance = (torch.cat(column) for column in zip(*chunks, strict=True))
+    values, error, ess, khat = columns.unbind()
     result = values.as_subclass(LogLikelihood)
     result.standard_error, result.ess, result.khat = error, ess, khat
-    result.mean_standard_error = variance.sum().sqrt() / len(x)
+    result.mean_standard_error = variance.sqrt() / len(x)
     result.num_particles, result.features, result.is_discrete = num_particles, prod(x.shape[1:]), is_discrete
     return result
 
 
-def _log_weights(
-    programs: tuple[Program, Program], x: Tensor, num_particles: int, at_once: int, nesting: int
-) -> Tensor:
+def _log_weights(programs: Pair, x: Tensor, num_particles: int, at_once: int, nesting: int) -> Tensor:
     """All the log-weights of some data, (K, B), float64."""
     parts, left = [], num_particles
     while left:
         k = min(at_once, left)
-        parts.append(_log_weight(run(*programs, (x,), {}, num_particles=k, nesting=nesting), x).double())
+        parts.append(datum_log_weight(run(*programs, (x,), {}, num_particles=k, nesting=nesting), x).double())
         left -= k
     log_w = torch.cat(parts)
     if bool((log_w.isnan() | (log_w == torch.inf)).any()):
@@ -187,7 +204,7 @@ def _log_weights(
     return log_w
 
 
-def _log_weight(table: Table, x: Tensor) -> Tensor:
+def datum_log_weight(table: Table, x: Tensor) -> Tensor:
     local = table.without_global_latents()
     if not any(dim == -1 for _, dim in local.common_plates):
         raise ValueError(
@@ -206,21 +223,24 @@ def _log_weight(table: Table, x: Tensor) -> Tensor:
 
 def _read(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Estimates, their standard errors, effective sample sizes, k-hats, and the variance of their sum, from (K, B)."""
+    value, error, ess, share = log_mean(log_w)
+    # Of the sum over data draw by draw: right also where all data share a draw's latents.
+    K = len(share)
+    variance = share.sum(1).var() * K if K > 1 else value.new_full((), torch.nan)
+    return value, error, ess, pareto_khat(log_w), variance
+
+
+def log_mean(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """log (1/K) Σ w of (K, B) weights, with its standard errors, the effective sample sizes and the shares w / Σ w."""
     K = len(log_w)
     total = log_w.logsumexp(0)
     share = (log_w - total).exp().nan_to_num()  # a datum whose weights are all zero has no shares
-    if K > 1:
-        error = share.std(0) * K**0.5
-        # Of the sum over data draw by draw: right also where all data share a draw's latents.
-        variance = share.sum(1).var().reshape(1) * K
-    else:
-        error, variance = torch.full_like(total, torch.nan), total.new_full((1,), torch.nan)
+    error = share.std(0) * K**0.5 if K > 1 else torch.full_like(total, torch.nan)
     ess = 1 / share.square().sum(0).clamp_min(1e-300)
-    ess = torch.where(total.isfinite(), ess, 0.0)
-    return total - log(K), error, ess, _khat(log_w), variance
+    return total - log(K), error, torch.where(total.isfinite(), ess, 0.0), share
 
 
-def _khat(log_w: Tensor) -> Tensor:
+def pareto_khat(log_w: Tensor) -> Tensor:
     """Pareto k-hat of each column of log-weights (K, B)."""
     K = len(log_w)
     if K < 25:
