@@ -5,6 +5,7 @@ from collections.abc import Callable
 from math import log
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyro_lvm.objectives.objective import Objective, valued
@@ -42,7 +43,9 @@ class ImportanceWeighted(Objective):
         if self.num_particles == 1:
             return self._run(model, guide, args, kwargs, **reading)
         shared = self._structure(model, guide, args, kwargs).global_latents
-        draws = draw(guide, args, kwargs, shared) if shared else {}
+        through_draws = reading.get("gradient", "both") in ("both", "draws")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and through_draws):
+            draws = draw(guide, args, kwargs, shared) if shared else {}
         return self._run(model, guide, args, kwargs, draws=draws, **reading)
 
     def bound(self, table: Table) -> Tensor:

@@ -2,9 +2,11 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from pyro_lvm.objectives.importance_weighted import ImportanceWeighted, log_mean, own
+from pyro_lvm.objectives.objective import valued
 from pyro_lvm.objectives.table import Table
 
 
@@ -83,5 +85,18 @@ class IWAE(ImportanceWeighted):
                 )
         if self.gradient == "dreg" and value.requires_grad:
             # The bound's own gradient has w̃_k; what goes on to the guide is weighed once more.
-            local.weigh_draws(local.log_weight().detach().softmax(0))
+            share = local.log_weight().detach().softmax(0)  # (K, *plates)
+            local.weigh_draws(share)
+            value = self._without_score_of_shared(table, local, local.common_scale("IWAE") * share, value)
         return value
+
+    def _without_score_of_shared(self, table: Table, local: Table, share: Tensor, value: Tensor) -> Tensor:
+        """Takes from what data share the score of q(z | β): what reaches β through z is weighed in its stead."""
+        handles = [h for name in table.global_latents for h in table.sites[name].handles if h.requires_grad]
+        terms = [(share * local.per_datum(site.log_q)).sum() for site in local.latents]
+        log_q = sum(terms[1:], terms[0])
+        if table.num_particles == 1 or not handles or not log_q.requires_grad:
+            return value
+        scores = torch.autograd.grad(log_q, handles, retain_graph=True, allow_unused=True)
+        terms = [(score * handle).sum() for score, handle in zip(scores, handles, strict=True) if score is not None]
+        return valued(value, sum(terms[1:], terms[0])) if terms else value

@@ -5,6 +5,7 @@ plate and subsampling scales stand beside them, to be applied outside any logari
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -209,7 +210,8 @@ def run(
             [
                 _table(*_traces(model, guide, args, kwargs, *ways), 1, with_kl, by_dimension)
                 for _ in range(num_particles)
-            ]
+            ],
+            shared=draws or {},
         )
     if num_particles == 1:
         return _table(*_traces(model, guide, args, kwargs, *ways), 1, with_kl, by_dimension)
@@ -280,6 +282,8 @@ def _traces(
     with_grad = torch.is_grad_enabled()
     with _Given(draws), torch.set_grad_enabled(with_grad and gradient in ("both", "draws")):
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        if gradient == "none":
+            _score(guide_trace)
     if with_grad and gradient in ("draws", "density"):
         # The draws have been made with their own graph, and are scored in a second run that sees them as given: only so
         # is what reaches a latent through a density apart from what passes through it on the way to another one.
@@ -288,9 +292,23 @@ def _traces(
         views = {name: value.view_as(value) for name, value in drawn.items()}
         with _Given(views), Constant(guide, active=gradient == "draws"):
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+            if gradient == "draws":
+                _score(guide_trace)
     with Constant(model, active=constant_model):
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        if constant_model:
+            _score(model_trace)
     return model_trace, guide_trace
+
+
+def _score(trace: poutine.Trace) -> None:
+    """Takes a trace's densities while its program's parameters are held.
+
+    Outside all plates a distribution has such a parameter as it is, which is free again once it is let go.
+    """
+    for site in _samples(trace).values():
+        with suppress(ValueError):  # a value outside the support: raised where the table is made
+            site["density"] = _density(site)
 
 
 def _table(
@@ -373,10 +391,15 @@ def _nesting(*programs: dict[str, Any]) -> int:
 
 def _log_prob(site: Any, nesting: int, vectorized: bool) -> Tensor:
     try:
-        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        log_prob = site["density"] if "density" in site else _density(site)
     except ValueError as error:
         raise ValueError(f"at site '{site['name']}': {str(error).splitlines()[0]}") from error
     return _aligned(log_prob, site["mask"], nesting, vectorized)
+
+
+def _density(site: Any) -> Tensor:
+    log_prob: Tensor = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return log_prob
 
 
 def _kl(q: Any, p: Any, nesting: int, vectorized: bool) -> Tensor | None:
@@ -425,13 +448,15 @@ def _left(values: Tensor, nesting: int, vectorized: bool, event_dim: int) -> Ten
     return values.reshape(shape if vectorized else (1, *shape))
 
 
-def _stack(tables: list[Table]) -> Table:
-    """K tables of one particle as one table."""
+def _stack(tables: list[Table], shared: Mapping[str, Tensor]) -> Table:
+    """K tables of one particle as one table; the values of `shared` are the same in all."""
     sites = {}
     for name, first in tables[0].sites.items():
         rows = [table.sites[name] for table in tables]
         stacked: dict[str, Any] = {field.name: getattr(first, field.name) for field in fields(Site)}
         for column in ("log_p", "log_q", "value", "kl", "kl_by_dimension"):
+            if column == "value" and name in shared:
+                continue
             parts = [getattr(row, column) for row in rows]
             if column == "log_p" or (first.is_latent and parts[0] is not None):  # data are the same for all
                 stacked[column] = torch.cat(parts)

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import pyro.poutine as poutine
 import torch
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
 from pyro_lvm.objectives.elbo import reconstruction, scaled_kl
@@ -124,11 +125,20 @@ class ReweightedWakeSleep(ImportanceWeighted):
         return valued(loss, -sleep(model, guide, args, kwargs))
 
 
+class _Dream(UnconditionMessenger):
+    """Draws data anew, but not what `pyro.deterministic` computes, which it records as an observed site."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["infer"].get("_deterministic", False):
+            super()._pyro_sample(msg)
+
+
 def sleep(model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """Σ scale · log q(z | x) of latents and data that the model dreamt, as many as there are; nats."""
     with torch.no_grad():
-        dream = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
-    sites = [site for site in dream.nodes.values() if site["type"] == "sample"]
+        dream = poutine.trace(_Dream()(model)).get_trace(*args, **kwargs)
+    samples: list[Any] = [site for site in dream.nodes.values() if site["type"] == "sample"]
+    sites = [site for site in samples if not site["infer"].get("_deterministic", False)]
     data = [site for site in sites if site["infer"].get("was_observed")]
     dreamt = {id(site["infer"]["obs"]): site["value"] for site in data}
     if not all(any(site["infer"]["obs"] is arg for arg in args) for site in data):
