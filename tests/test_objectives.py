@@ -367,6 +367,39 @@ def test_gradient_equals_the_exact_one_on_ppca(
     assert ((average - exact_gradient).abs() < 4.5 * error).all()  # 8 numbers
 
 
+def test_a_discrete_latent_has_no_part_in_other_data_that_share_a_latent() -> None:
+    """The score of z_n given β is rewarded with datum n's terms alone: its noise does not grow with the data."""
+
+    def model(x: Tensor) -> None:
+        shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(torch.tensor(0.3)))
+            pyro.sample("x", dist.Normal(z + shift, 1.0), obs=x)
+
+    def spread(n: int) -> tuple[Tensor, Tensor]:
+        logits = torch.zeros(n, requires_grad=True)
+
+        def guide(x: Tensor) -> None:
+            pyro.sample("shift", dist.Normal(0.2, 0.5))
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Bernoulli(logits=logits))
+
+        x = torch.linspace(-1.0, 2.0, 300)[:n]
+        draws = []
+        for _ in range(400):
+            (gradient,) = torch.autograd.grad(objectives.ELBO(2).differentiable_loss(model, guide, x), logits)
+            draws.append(gradient[:5])
+        stacked = torch.stack(draws)
+        z, q = torch.tensor([0.0, 1.0]), torch.full((2,), 0.5)
+        worth = -((x[:5, None] - z - 0.2) ** 2) / 2 + torch.tensor([0.7, 0.3]).log() - q.log()  # up to a constant
+        exact_gradient = -0.25 * (worth[:, 1] - worth[:, 0])  # d q(1) / d logit = 1/4; the entropy's slope is 0 here
+        error = stacked.std(0) / 400**0.5
+        assert ((stacked.mean(0) - exact_gradient).abs() < 4.5 * error).all()
+        return stacked.std(0), error
+
+    assert bool((spread(300)[0] < 1.5 * spread(5)[0]).all())
+
+
 def test_value_is_the_bound_whatever_the_surrogate(model: models.ProbabilisticPCA, x: Tensor) -> None:
     coin, y = Coin(), torch.tensor([0.5, -1.0, 0.2])
     for programs, data in (((model, LooseGuide(model)), x), ((coin.model, coin.guide), y)):

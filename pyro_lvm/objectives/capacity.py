@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_lvm.objectives.elbo import reconstruction, scaled_kl, weighed
+from pyro_lvm.objectives.elbo import likelihoods, scaled_kl, total, weighed
 from pyro_lvm.objectives.objective import Objective, valued
 from pyro_lvm.objectives.table import Table
 
@@ -83,17 +83,15 @@ class Capacity(Objective):
 
     def bound(self, table: Table) -> Tensor:
         """The evidence lower bound, with the Lagrangian's gradient; a step of training moves the multiplier."""
-        likelihood = reconstruction(table)  # (K, *common plates)
-        terms = [table.per_datum(scaled_kl(site)) for site in table.latents]
-        divergence = sum(terms[1:], terms[0])
-        value = (likelihood - divergence).mean(0).sum().detach()
+        likelihood, divergence = likelihoods(table), {site.name: scaled_kl(site) for site in table.latents}
+        reconstruction, kl = (total(table, terms).detach().mean(0).sum() for terms in (likelihood, divergence))
         mu = self._log_multiplier().exp()
-        limited = divergence if self._of_kl else -likelihood
-        lagrangian = likelihood - mu * divergence if self._of_kl else mu * likelihood - divergence
-        excess = limited.detach().mean(0).sum() / table.num_data() - self._limit
+        weight_of_likelihood, weight_of_kl = (1.0, mu) if self._of_kl else (mu, 1.0)
+        lagrangian = {name: weight_of_likelihood * term for name, term in likelihood.items()}
+        lagrangian |= {name: -weight_of_kl * term for name, term in divergence.items()}
         if torch.is_grad_enabled():
-            self._move(excess)
-        return valued(value, weighed(table, lagrangian, value.new_zeros(()), self._state))
+            self._move((kl if self._of_kl else -reconstruction) / table.num_data() - self._limit)
+        return valued(reconstruction - kl, weighed(table, lagrangian, kl.new_zeros(()), self._state))
 
     def _log_multiplier(self) -> Tensor:
         return self._state.get("log_multiplier", torch.zeros(()))

@@ -22,7 +22,7 @@ class ELBO(Objective):
     `torch.distributions.kl_divergence` knows one and the latent's parents are drawn before it in the guide; every other
     term is sampled. Both estimators are unbiased. Latents that cannot be reparameterised get the score function's
     gradient, with the other particles' mean as a baseline where K > 1, or the baseline their statement asks for (see
-    `pyro_lvm.objectives.score_surrogate`).
+    `pyro_lvm.objectives.score`).
 
     Args:
         num_particles: K.
@@ -101,28 +101,42 @@ class ELBO(Objective):
         return self._weighed(table, self._beta.end if isinstance(self._beta, Schedule) else self._beta)
 
     def _weighed(self, table: Table, beta: float) -> Tensor:
-        likelihood = reconstruction(table)  # (K, *common plates)
-        divergence, unused = likelihood.new_zeros(()), likelihood.new_zeros(())
+        terms, unused = likelihoods(table), torch.zeros(())
         for site in table.latents:
             kl = _by_dimension(site) if self._by_dimension else scaled_kl(site)  # (K, *plates, *dimensions)
             if self._free_bits:
                 kl, left = _above(kl, site, self._free_bits)
                 unused = unused + left
-            divergence = divergence + table.per_datum(kl)
-        return weighed(table, likelihood - beta * divergence, -beta * unused, self._state)
+            terms[site.name] = -beta * kl
+        return weighed(table, terms, -beta * unused, self._state)
 
 
-def weighed(table: Table, reward: Tensor, constant: Tensor, state: dict[str, Tensor]) -> Tensor:
-    """The mean of what a particle is worth, (K, *common plates), and a constant, with the gradient of both ways."""
-    value = reward.mean(0).sum() + constant
-    score = score_surrogate(table, reward, state)
-    return value if score is None else valued(value, score)
+def weighed(table: Table, terms: dict[str, Tensor], constant: Tensor, state: dict[str, Tensor]) -> Tensor:
+    """The mean of a sum over sites and a constant, with the gradient through draws and through the score of q.
+
+    Args:
+        terms: what sites add, (K, *plates), scaled.
+        state: keeps moving averages; see `score_surrogate`.
+    """
+    value = total(table, terms).mean(0).sum() + constant
+    if not any(site.needs_score for site in table.latents):
+        return value
+    # A datum's own latents are rewarded with what is its own: given what data share, they have no part in the rest.
+    local = table.without_global_latents()
+    value = valued(value, score_surrogate(local, local.latents, total(local, terms), state))
+    shared = [table.sites[name] for name in table.global_latents]
+    return valued(value, score_surrogate(table, shared, total(table, terms), state))
 
 
-def reconstruction(table: Table) -> Tensor:
-    """log p(x | z), scaled, (K, *common plates)."""
-    terms = [table.per_datum(site.scale_p * site.log_p) for site in table.sites.values() if not site.is_latent]
-    return sum(terms[1:], terms[0])
+def total(table: Table, terms: dict[str, Tensor]) -> Tensor:
+    """What sites of the table add, (K, *plates), as one sum, (K, *common plates)."""
+    parts = [table.per_datum(term) for name, term in terms.items() if name in table.sites]
+    return sum(parts[1:], parts[0])
+
+
+def likelihoods(table: Table) -> dict[str, Tensor]:
+    """log p(x | z) of each data site, scaled, (K, *plates)."""
+    return {name: site.scale_p * site.log_p for name, site in table.sites.items() if not site.is_latent}
 
 
 def scaled_kl(site: Site) -> Tensor:

@@ -22,7 +22,8 @@ class IWAE(ImportanceWeighted):
     - "stl", sticking the landing, without the score of q: $\sum_k \tilde w_k\, \partial_z \log w_k\, \partial_\phi
       z_k$. It vanishes at the exact posterior; unbiased for K = 1, biased for K > 1.
     - "dreg", doubly reparameterised: $\sum_k \tilde w_k^2\, \partial_z \log w_k\, \partial_\phi z_k$. Unbiased for
-      every K, and its signal-to-noise ratio grows with K.
+      every K, and its signal-to-noise ratio grows with K. (Where data share a latent, its own parameters get the
+      path's gradient, which for K > 1 does not vanish at the exact posterior.)
 
     The model's gradient is the same for all. Latents that cannot be reparameterised get the score function's
     gradient with VIMCO's baseline, which only "standard" has. Latents that all data share: see `ImportanceWeighted`.

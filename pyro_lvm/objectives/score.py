@@ -17,14 +17,15 @@ def leave_one_out(values: Tensor) -> Tensor:
     return (values.sum(0) - values) / (K - 1) if K > 1 else torch.zeros_like(values)
 
 
-def score_surrogate(table: Table, reward: Tensor, state: dict[str, Tensor]) -> Tensor | None:
-    r"""What to add to a bound $E_q[r]$ for $\sum_k (r_k - b_k)\, \nabla \log q(z_k)$; None where no site needs it.
+def score_surrogate(table: Table, sites: list[Site], reward: Tensor, state: dict[str, Tensor]) -> Tensor:
+    r"""What to add to a bound $E_q[r]$ for $\sum_k (r_k - b_k)\, \nabla \log q(z_k)$ of the sites that need it.
 
     The baseline b is the other particles' mean reward, or what the guide's statement asks for in Pyro's own words,
     `infer={"baseline": {...}}`: `use_decaying_avg_baseline` with `baseline_beta`, `nn_baseline` with
     `nn_baseline_input`, or `baseline_value`. A network is fitted to the reward by least squares along the way.
 
     Args:
+        sites: of the table.
         reward: (K, *common plates), scaled; how far its mean over K is what q is to raise.
         state: keeps the moving averages, by the name of the site.
 
@@ -33,16 +34,16 @@ def score_surrogate(table: Table, reward: Tensor, state: dict[str, Tensor]) -> T
         Inference and Learning in Belief Networks.
     """
     reward = reward.detach()
-    terms = []
-    for site in table.latents:
+    surrogate = reward.new_zeros(())
+    for site in sites:
         if not site.needs_score:
             continue
         baseline, loss = leave_one_out(reward), reward.new_zeros(())
         if site.baseline:
             baseline, loss = _asked_for(site, reward, state)
         log_q = table.per_datum(site.log_q)
-        terms.append((log_q * (reward - baseline.detach())).mean(0).sum() - loss)
-    return sum(terms[1:], terms[0]) if terms else None
+        surrogate = surrogate + (log_q * (reward - baseline.detach())).mean(0).sum() - loss
+    return surrogate
 
 
 def without_each(log_w: Tensor, bound: Callable[[Tensor], Tensor]) -> Tensor:

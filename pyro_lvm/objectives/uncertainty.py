@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pyro_lvm.objectives.elbo import reconstruction, weighed
+from pyro_lvm.objectives.elbo import likelihoods, weighed
 from pyro_lvm.objectives.objective import Objective
 from pyro_lvm.objectives.table import Table
 
@@ -47,4 +47,4 @@ class UncertaintyAutoencoder(Objective):
 
     def bound(self, table: Table) -> Tensor:
         """Σ scale · (H(x) + E[log p(x | z)]), nats, summed over data."""
-        return weighed(table, reconstruction(table), self.entropy * table.num_data(), self._state)
+        return weighed(table, likelihoods(table), self.entropy * table.num_data(), self._state)

@@ -7,7 +7,7 @@ import torch
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
-from pyro_lvm.objectives.elbo import reconstruction, scaled_kl
+from pyro_lvm.objectives.elbo import likelihoods, scaled_kl, total
 from pyro_lvm.objectives.importance_weighted import ImportanceWeighted, log_mean, own, read
 from pyro_lvm.objectives.objective import Objective, valued
 from pyro_lvm.objectives.table import Table
@@ -43,11 +43,9 @@ class WakeSleep(Objective):
 
     def bound(self, table: Table) -> Tensor:
         """The evidence lower bound, with the wake phase's gradient."""
-        terms = [table.per_datum(site.scale_p * site.log_p) for site in table.sites.values()]
-        joint = sum(terms[1:], terms[0]).mean(0).sum()
-        divergences = [table.per_datum(scaled_kl(site)) for site in table.latents]
-        value = reconstruction(table) - sum(divergences[1:], divergences[0])  # (K, *common plates)
-        return valued(value.mean(0).sum().detach(), joint)
+        joint = total(table, {name: site.scale_p * site.log_p for name, site in table.sites.items()})
+        elbo = total(table, likelihoods(table)) - total(table, {s.name: scaled_kl(s) for s in table.latents})
+        return valued(elbo.mean(0).sum().detach(), joint.mean(0).sum())
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound, to call `backward` on."""
@@ -141,10 +139,11 @@ def sleep(model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     sites = [site for site in samples if not site["infer"].get("_deterministic", False)]
     data = [site for site in sites if site["infer"].get("was_observed")]
     dreamt = {id(site["infer"]["obs"]): site["value"] for site in data}
-    if not all(any(site["infer"]["obs"] is arg for arg in args) for site in data):
+    if len(dreamt) < len(data) or not all(any(site["infer"]["obs"] is arg for arg in args) for site in data):
         raise ValueError(
             "the sleep phase puts dreams in the place of data, but an observed site's data are none of the model's "
-            "arguments: observe an argument as it is, `obs=x`, or learn awake (ReweightedWakeSleep, phi='wake')."
+            "arguments, or two sites' are one: observe an argument as it is, `obs=x`, or learn awake "
+            "(ReweightedWakeSleep, phi='wake')."
         )
     seen = tuple(dreamt[id(arg)].to(arg.dtype) if id(arg) in dreamt else arg for arg in args)
     latents = {site["name"]: site["value"] for site in sites if not site["infer"].get("was_observed")}
