@@ -453,7 +453,7 @@ def cubo(
     dataset: Dataset,
     latent_dim: int = 16,
     hidden_features: tuple[int, ...] = (256, 256),
-    n: float = 2.0,
+    power: float = 2.0,
     num_particles: int = 10,
 ) -> Made:
     """An autoencoder whose guide descends an upper bound, which makes it cover the posterior rather than a mode.
@@ -462,11 +462,11 @@ def cubo(
         dataset: discrete, with `levels`.
         latent_dim: number of latent dimensions, M.
         hidden_features: widths of the hidden layers of encoder and decoder.
-        n: power of the weights, above 1.
+        power: of the weights in the upper bound, above 1.
         num_particles: draws a datum in the bounds, K.
     """
     decoder = _categorical(dataset, "cubo", latent_dim, hidden_features)
-    return _vae(dataset, decoder, latent_dim, hidden_features, objectives.CUBO(n, num_particles))
+    return _vae(dataset, decoder, latent_dim, hidden_features, objectives.CUBO(power, num_particles))
 
 
 @_entry(
