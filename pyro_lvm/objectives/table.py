@@ -338,9 +338,12 @@ def _table(
         log_q = _log_prob(q, nesting, vectorized) if q is not None else zero
         event_dim = site["fn"].event_dim
         handle = site["value"] if q is None else q["value"]
+        log_p = zero.expand_as(log_q)
+        if p is not None:  # the prior in a guide's place has one density for both
+            log_p = log_q if p is q else _log_prob(p, nesting, vectorized)
         sites[name] = Site(
             name=name,
-            log_p=_log_prob(p, nesting, vectorized) if p is not None else zero.expand_as(log_q),
+            log_p=log_p,
             log_q=log_q,
             value=_left(handle, nesting, vectorized, event_dim),
             scale_p=site["scale"],
