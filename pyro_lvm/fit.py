@@ -1,11 +1,17 @@
 """The engine: the one training loop, for any model, guide and objective."""
 
 import inspect
+import json
+import logging
 import math
+import signal
+import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -20,6 +26,7 @@ from pyro_lvm.data.checks import check_choice
 from pyro_lvm.data.dataset import Split
 from pyro_lvm.nonfinite import NonFiniteError, locate, locate_gradient
 from pyro_lvm.objectives import ELBO, Objective, Table
+from pyro_lvm.objectives.schedules import Schedule
 from pyro_lvm.objectives.table import run
 from pyro_lvm.preflight import as_programs_data, check_pair, convert, in_batches
 from pyro_lvm.programs import Program, pair
@@ -30,6 +37,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["FitResult", "History", "NonFiniteError", "fit"]
+
+_log = logging.getLogger("pyro_lvm")
 
 _SMALL_STEP = 50_000_000  # parameters times batch: about 0.3 GFLOP a step
 
@@ -43,7 +52,7 @@ class History(Sequence[dict[str, float]]):
     validation data (some of the training data without any), `elbo`, the evidence lower bound whatever the objective,
     and its parts: `reconstruction`, E[log p(x | z)], and `kl_<site>`, each latent's divergence E[log q − log p];
     `bits_per_dimension` of discrete data, −validation (or −train) / (D log 2); `learning_rate`; `seconds` since the
-    start.
+    start, without those between a stop and what resumed the run.
     """
 
     def __init__(self) -> None:
@@ -118,6 +127,7 @@ def fit(
     compile: bool | Literal["auto"] = "auto",
     run_dir: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     accelerator: str = "auto",
     devices: int = 1,
     precision: str | None = None,
@@ -149,8 +159,11 @@ def fit(
         seed: of every random choice of the run.
         compile: "auto" and False run the programs as they are.
         run_dir: a new or empty folder for `config.json`, written first, `history.csv`, written every epoch, and
-            `model.safetensors`, written when the run ends, also by an error or Ctrl-C, and every 20 s until then.
-        resume: not available yet.
+            `model.safetensors` and a checkpoint, written when the run ends, also by an error, Ctrl-C or SIGTERM, and
+            every 5 s until then; see docs/runs.md.
+        resume: continue the run in `run_dir` from its newest checkpoint, to the same weights as without the stop; start
+            it where there is none. The settings must be those it began with, but for `epochs`, which may grow.
+        overwrite: replace the run that `run_dir` holds.
         accelerator: what to train on, as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
         devices: how many of them; one.
         precision: as in Lightning Fabric: "32-true", "64-true", "bf16-mixed" ...; the programs' own where left out.
@@ -160,7 +173,9 @@ def fit(
 
     Raises:
         DataError: for data that are empty, not finite, outside the likelihood's support or of the wrong shape.
-        ValueError: for settings out of range, and for programs that do not belong together.
+        ValueError: for settings out of range, programs that do not belong together, and settings, programs or data
+            that are not those of the run to resume.
+        OSError: where `run_dir` cannot be written, holds something already, or is being written by another run.
         NonFiniteError: where a loss or gradient is not finite; the programs have the last finished epoch's weights, or
             the best epoch's where training may stop early.
 
@@ -194,16 +209,50 @@ def fit(
         discrete, has_table = _check_programs(programs, training, held_out, batch_size, objective)
     fabric = _fabric(settings, programs)
     run_ = _Run(fabric, programs, objective, training, held_out, settings, randomness, discrete, has_table)
-    folder = None if run_dir is None else RunFolder.create(Path(run_dir), run_config or _plain(settings))
-    result = FitResult(model, guide, run_dir=None if folder is None else folder.path)
-    try:
-        with progress_bar("fit", epochs, progress) as advance:
-            _train(run_, result, epochs, early_stopping, folder, on_epoch, advance)
-    finally:
+    result = FitResult(model, guide)
+    with ExitStack() as stack:
+        folder, signals = None, _Signals()
+        if run_dir is not None:
+            config = run_config or _plain(settings)
+            result.run_dir = path = Path(run_dir)
+            opened = RunFolder.reopen(path, config) if resume else RunFolder.create(path, config, overwrite=overwrite)
+            folder = stack.enter_context(opened)
+            _begin_or_resume(run_, result, folder, epochs)
+            stack.enter_context(signals)
+        try:
+            with progress_bar("fit", epochs, progress) as advance:
+                _train(run_, result, epochs, early_stopping, folder, on_epoch, advance, signals)
+        except _Stopped:
+            pass  # whatever was received is told when all is saved
+        except BaseException:
+            run_.finish(result)
+            if folder is not None:
+                with folder.forgiving():  # what went wrong first is the news
+                    folder.write(model, guide)
+            raise
         run_.finish(result)
         if folder is not None:
-            folder.write_programs(model, guide)
+            folder.finish(model, guide)
+    signals.tell(
+        f"stopped after {len(result.history)} epochs: fit(..., run_dir='{result.run_dir}', resume=True) goes on, or "
+        f"`pyro-lvm resume {result.run_dir}` where a recipe was trained."
+    )
     return result
+
+
+def _begin_or_resume(run_: "_Run", result: FitResult, folder: RunFolder, epochs: int) -> None:
+    state = folder.newest_checkpoint()
+    if state is None:
+        folder.begin(run_.state(result))
+        return
+    run_.check_same(state, folder.path)
+    if len(state["history"]) > epochs:
+        raise ValueError(
+            f"'epochs' = {epochs} are fewer than the {len(state['history'])} that the run in '{folder.path}' has done: "
+            "give as many or more."
+        )
+    run_.load(state, result)
+    folder.go_on(state["history"], epochs)
 
 
 def _train(
@@ -214,26 +263,75 @@ def _train(
     folder: RunFolder | None,
     on_epoch: Callable[[dict[str, float]], object] | None,
     advance: Callable[[int, str], None],
+    signals: "_Signals",
 ) -> None:
-    best = -math.inf
-    for epoch in range(epochs):
-        row = run_.epoch(epoch)
-        result.history.append(row)
-        value = row.get("validation", row["train"])
+    history = result.history
+    advance(len(history), "")
+    for epoch in range(len(history), epochs):
+        if result.stopped_early:
+            break
+        row = run_.epoch(epoch, signals)
+        history.append(row)
         if patience is None:
             result.best_epoch = epoch + 1
-        elif value > best:
-            best, result.best_epoch = value, epoch + 1
-            run_.keep_as_best()
+        else:
+            if epoch == 0 or _judged(row) > _judged(history[result.best_epoch - 1]):
+                result.best_epoch = epoch + 1
+                run_.keep_as_best()
+            result.stopped_early = epoch + 1 - result.best_epoch >= patience
         if folder is not None:
-            folder.write_epoch(row)
-            folder.write_programs_if_due(result.model, result.guide)
+            folder.remember(run_.state(result))
+            with folder.forgiving():
+                folder.write_epoch(row)
+                folder.write_if_due(result.model, result.guide)
         advance(1, " ".join(f"{name} {row[name]:.3f}" for name in ("train", "validation") if name in row))
         if on_epoch is not None and on_epoch(row):
             break
-        if patience is not None and epoch + 1 - result.best_epoch >= patience:
-            result.stopped_early = True
-            break
+
+
+def _judged(row: Mapping[str, float]) -> float:
+    return row.get("validation", row["train"])
+
+
+class _Stopped(BaseException):
+    """Between two steps, a signal to stop was found to have been received."""
+
+
+class _Signals:
+    """While it is entered, in the main thread, Ctrl-C and SIGTERM wait for the end of a step; a second one does not."""
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(number)
+                if handler not in (signal.SIG_IGN, None):  # ignored, as under nohup, or another library's
+                    self._before[number] = handler
+                    signal.signal(number, self._receive)
+
+    def __exit__(self, *_: object) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def check(self) -> None:
+        """Raises if a signal was received."""
+        if self._received is not None:
+            raise _Stopped
+
+    def tell(self, message: str) -> None:
+        """Raises what a received signal stands for, if there was one."""
+        if self._received == signal.SIGINT:
+            raise KeyboardInterrupt(message)
+        if self._received == signal.SIGTERM:
+            _log.warning(message)  # an exit status has no words
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def _receive(self, number: int, frame: object) -> None:
+        self._received = number
+        self.__exit__()
 
 
 class _Pair(nn.Module):
@@ -261,6 +359,14 @@ class _OwnRandomness:
             torch.manual_seed(seed)
             self._inside = _random_state()
         self._outside = self._inside
+
+    def state(self) -> list[Tensor]:
+        """The run's, of the CPU and of every accelerator in use."""
+        return self._inside
+
+    def load(self, state: list[Tensor]) -> None:
+        """Takes up a state; one of other accelerators than there are now goes on with what they have in common."""
+        self._inside = [*state[: len(self._inside)], *self._inside[len(state) :]]
 
     def __enter__(self) -> None:
         self._outside = _random_state()
@@ -308,7 +414,7 @@ class _Run:
         discrete: bool,
         has_table: bool,
     ) -> None:
-        self._randomness, self._has_table = randomness, has_table
+        self._settings, self._randomness, self._has_table = settings, randomness, has_table
         self._bits = 1 / (prod(data.shape[1:]) * math.log(2)) if discrete else None
         self.fabric, self.programs, self.objective = fabric, programs, objective
         self.batch_size, self.seed, self.gradient_clip = (
@@ -334,21 +440,22 @@ class _Run:
         # longest; the rule knows sizes only, so that the same run takes the same path everywhere.
         multiplications = sum(p.numel() for p in parameters) * self.batch_size
         self._num_threads = 1 if multiplications < _SMALL_STEP else torch.get_num_threads()
-        self._state = list({id(t): t for t in (*module.parameters(), *module.buffers())}.values())
-        self._good = [t.detach().clone() for t in self._state]
+        self._tensors = dict((*module.named_parameters(), *module.named_buffers()))
+        # Weights that are kept are never written to, so that the best ones and a checkpoint can be these.
+        self._good = self._weights()
         self._best: list[Tensor] | None = None
         self._start = time.perf_counter()
 
-    def epoch(self, epoch: int) -> dict[str, float]:
+    def epoch(self, epoch: int, signals: "_Signals") -> dict[str, float]:
         """One pass over the data; its row of the history."""
         with self._randomness, _threads(self._num_threads):
             try:
-                return self._epoch(epoch)
-            except NonFiniteError:
+                return self._epoch(epoch, signals)
+            except BaseException:
                 self._restore(self._good)
                 raise
 
-    def _epoch(self, epoch: int) -> dict[str, float]:
+    def _epoch(self, epoch: int, signals: "_Signals") -> dict[str, float]:
         total, N, step = 0.0, len(self.data), 0
         sign = 1 if isinstance(self.objective, Objective) and self.objective.is_upper_bound else -1  # of bound and loss
         order = torch.randperm(N)
@@ -361,6 +468,7 @@ class _Run:
             total += self._step(batch, N, epoch, step) * len(rows)
             if isinstance(self.objective, Objective):
                 self.objective.advance(len(rows) / N)
+            signals.check()
         row = {"epoch": float(epoch + 1), "train": sign * total / N}
         row |= self._evaluate(epoch, step)
         if self._bits is not None:
@@ -373,15 +481,86 @@ class _Run:
             self.scheduler.step(-row.get("validation", row["train"]))
         elif self.scheduler is not None:
             self.scheduler.step()
-        self._keep(self._good)
+        self._good = self._weights()
         return row
 
     def keep_as_best(self) -> None:
         """Remembers the present weights as those to end with."""
-        if self._best is None:
-            self._best = [t.clone() for t in self._good]
-        else:
-            self._keep(self._best)
+        self._best = self._good
+
+    def state(self, result: FitResult) -> dict[str, Any]:
+        """All that the next epochs depend on, as it is after the last one; nothing in it changes later."""
+        best = None if self._best is None else dict(zip(self._tensors, self._best, strict=True))
+        return {
+            "settings": self._identity,
+            "history": result.history[:],
+            "best_epoch": result.best_epoch,
+            "weights": dict(zip(self._tensors, self._good, strict=True)),
+            "best_weights": best,
+            "optimizer": _copy(self.optimizer.state_dict()),
+            "scheduler": None if self.scheduler is None else _copy(self.scheduler.state_dict()),
+            "objective": self.objective.state_dict() if isinstance(self.objective, Objective) else {},
+            "precision": _copy(self.fabric.strategy.precision.state_dict()),
+            "random": self._randomness.state(),
+        }
+
+    def check_same(self, state: Mapping[str, Any], path: Path) -> None:
+        """Raises where a state is of a run with other settings, programs or data."""
+        for name, value in self._identity.items():
+            before = state["settings"].get(name)
+            if name == "parameters" and value != before:
+                different = sorted(n for n in {**value, **before} if value.get(n) != before.get(n))
+                raise ValueError(
+                    f"'model' or 'guide' is not what the run in '{path}' trained: they differ in {different[:3]}; give "
+                    "the same programs, or another 'run_dir'."
+                )
+            if value != before:
+                raise ValueError(
+                    f"'{name}' is {_words(value)}, but {_words(before)} in the run in '{path}': give what it began "
+                    "with, or another 'run_dir'."
+                )
+
+    def load(self, state: Mapping[str, Any], result: FitResult) -> None:
+        """Takes up a state, with its history."""
+        self._restore(list(state["weights"].values()))
+        self._good = self._weights()
+        if state["best_weights"] is not None:
+            best = zip(state["best_weights"].values(), self._good, strict=True)
+            self._best = [saved.to(like.device) for saved, like in best]
+        self._fabric_optimizer.load_state_dict(state["optimizer"])
+        optimised = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for index, saved in state["optimizer"]["state"].items():
+            own = self.optimizer.state[optimised[index]]
+            # PyTorch has put them on the right device, but in the parameter's precision, which need not be theirs.
+            own |= {n: v.to(own[n].device) for n, v in saved.items() if isinstance(v, Tensor)}
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        if isinstance(self.objective, Objective):
+            device = self.fabric.device
+            self.objective.load_state_dict({name: value.to(device) for name, value in state["objective"].items()})
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self._randomness.load(state["random"])
+        for row in state["history"]:
+            result.history.append(row)
+            self._start = time.perf_counter() - row["seconds"]
+        result.best_epoch, patience = state["best_epoch"], self._settings["early_stopping"]
+        result.stopped_early = patience is not None and len(result.history) - result.best_epoch >= patience
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """The settings, programs and data that a run must have in common with the one it continues, for JSON."""
+        same = ("batch_size", "learning_rate", "optimizer_options", "gradient_clip", "early_stopping", "seed")
+        identity = {name: self._settings[name] for name in same} | {
+            "optimizer": type(self.optimizer).__name__,
+            "scheduler": None if self.scheduler is None else type(self.scheduler).__name__,
+            "scheduler_options": _scheduler_options(type(self.scheduler), self._settings),
+            "precision": self.fabric.strategy.precision.precision,
+            "objective": _described(self.objective),
+            "parameters": {n: f"{tuple(t.shape)} {t.dtype}" for n, t in self._tensors.items()},
+            "data": _fingerprint(self.data),
+            "validation": None if self.validation is None else _fingerprint(self.validation),
+        }
+        return dict(json.loads(json.dumps(identity, default=repr)))  # as a file holds it: lists for tuples
 
     def finish(self, result: FitResult) -> None:
         """Leaves the programs with the weights to end with, and without gradients."""
@@ -494,13 +673,44 @@ class _Run:
             return self.objective.table(*self.programs, batch, **size)
         return run(*self.programs, (batch,), size) if self._has_table else None
 
+    def _weights(self) -> list[Tensor]:
+        return [t.detach().clone() for t in self._tensors.values()]
+
     def _restore(self, weights: list[Tensor]) -> None:
         with torch.no_grad():
-            torch._foreach_copy_(self._state, weights)
+            torch._foreach_copy_(list(self._tensors.values()), weights)
 
-    def _keep(self, weights: list[Tensor]) -> None:
-        with torch.no_grad():
-            torch._foreach_copy_(weights, self._state)
+
+def _copy(value: Any) -> Any:
+    """A state with tensors of its own."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copy(v) for key, v in value.items()}
+    return type(value)(map(_copy, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _described(objective: Any) -> str:
+    """An objective's class and settings."""
+    plain = (bool, int, float, str, Schedule)
+    # Pyro's: the first it finds out by itself, the others change no loss.
+    skipped = ("max_plate_nesting", "strict_enumeration_warning", "ignore_jit_warnings", "tail_adaptive_beta")
+    found = sorted(vars(objective).items())  # what is private comes first, and goes where a public name is the same
+    values = {name.lstrip("_"): v for name, v in found if isinstance(v, plain) and name not in skipped}
+    return f"{type(objective).__name__}({', '.join(f'{name}={value!r}' for name, value in sorted(values.items()))})"
+
+
+def _fingerprint(data: Split) -> str:
+    """The data's size and shape, and of those in memory a checksum."""
+    words = f"{len(data)} of shape {tuple(data.shape[1:])}"
+    if not isinstance(data, Tensor):
+        return words
+    content: Any = data.cpu().contiguous().view(torch.uint8).numpy()
+    return f"{words}, checksum {zlib.crc32(content):08x}"
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _table_or_none(programs: tuple[Program, Program], data: Split) -> Table | None:
@@ -558,8 +768,11 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"'{name}' must be positive and finite, not {value!r}.")
     if settings["compile"] not in ("auto", False):
         raise ValueError("'compile' = True is not available yet: leave it 'auto', which runs the programs as they are.")
-    if settings["resume"]:
-        raise ValueError("'resume' is not available yet: train anew into another 'run_dir'.")
+    for name in ("resume", "overwrite"):
+        if settings[name] and settings["run_dir"] is None:
+            raise ValueError(f"'{name}' = True is about the run in a folder: give 'run_dir' too.")
+    if settings["resume"] and settings["overwrite"]:
+        raise ValueError("'resume' and 'overwrite' cannot both be True: one continues the run that the other replaces.")
     if settings["devices"] != 1:
         raise ValueError("'devices' > 1 is not available yet: train on one.")
 
@@ -577,19 +790,22 @@ def _optimizer(parameters: list[nn.Parameter], settings: Mapping[str, Any]) -> t
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]) -> Any:
-    given, options = settings["scheduler"], dict(settings["scheduler_options"] or {})
+    given = settings["scheduler"]
     if given is None:
         return None
     if callable(given):
         return given(optimizer)
     schedulers = torch.optim.lr_scheduler
     cls = _named_class(given, schedulers, (schedulers.LRScheduler, schedulers.ReduceLROnPlateau), "scheduler")
-    if cls is schedulers.CosineAnnealingLR:
-        options = {"T_max": settings["epochs"]} | options
     try:
-        return cls(optimizer, **options)
+        return cls(optimizer, **_scheduler_options(cls, settings))
     except (TypeError, ValueError) as error:
         raise ValueError(f"'scheduler_options' do not suit {cls.__name__}: {error}") from error
+
+
+def _scheduler_options(cls: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    usual = {"T_max": settings["epochs"]} if cls is torch.optim.lr_scheduler.CosineAnnealingLR else {}
+    return usual | dict(settings["scheduler_options"] or {})
 
 
 def _named_class(name: str, module: Any, base: Any, argument: str) -> Any:
@@ -618,7 +834,7 @@ def _precision(programs: tuple[Program, Program]) -> str:
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a JSON file can hold; the rest by name."""
-    skipped = ("model", "guide", "data", "validation", "run_config", "on_epoch")
+    skipped = ("model", "guide", "data", "validation", "run_config", "on_epoch", "resume", "overwrite")
     plain = {name: value for name, value in settings.items() if name not in skipped}
     return {
         name: value if value is None or isinstance(value, (bool, int, float, str, dict)) else repr(value)

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from pyro_lvm.configuration import configuration, rebuild
 from pyro_lvm.programs import Program, pair
 
-__all__ = ["load", "save", "write_atomically"]
+__all__ = ["TEMPORARY", "load", "save", "write_atomically"]
+
+TEMPORARY = ".tmp"  # ends the names of files that are being written; one that stays behind was killed
 
 _FORMAT = "pyro-lvm 1"
 
@@ -100,7 +102,7 @@ def load(
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that, whatever happens, the old one or the new one is there, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -111,6 +113,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    if os.name == "posix":  # elsewhere a folder cannot be opened, nor need it be
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, which is the folder's content
+        finally:
+            os.close(folder)
 
 
 def _file(path: Path) -> Path:

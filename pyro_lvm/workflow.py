@@ -39,6 +39,7 @@ __all__ = [
     "evaluate",
     "load_data",
     "open_run",
+    "resume",
     "sample",
     "settings",
     "train",
@@ -50,7 +51,8 @@ __all__ = [
 #: What `fit` takes that is not a setting of a run: made by `train`, or no part of what makes the weights.
 TRAINING_SKIPS = (
     *("model", "guide", "data", "objective", "validation", "run_dir", "run_config", "on_epoch", "progress"),
-    *("compile", "resume"),  # have one value each, as yet
+    *("resume", "overwrite"),
+    "compile",  # has one value, as yet
 )
 
 #: The evaluation's settings by the names they have among a run's, where `num_particles` may be the recipe's own.
@@ -189,18 +191,21 @@ def settings(recipe: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def train(recipe: str, *, run_dir: str | Path | None = None, progress: bool = True, **given: Any) -> Run:
+def train(
+    recipe: str, *, run_dir: str | Path | None = None, overwrite: bool = False, progress: bool = True, **given: Any
+) -> Run:
     """Trains a recipe into a run folder.
 
     Args:
         recipe: its name.
         run_dir: a new or empty folder; `runs/<recipe>-<data>-<time>` where left out.
+        overwrite: replace the run that `run_dir` holds.
         progress: show a bar on a terminal.
         given: settings of the data (see `load_data`), of the recipe, of `fit`, and of the evaluation, by the names
             that `settings(recipe)` lists. What `fit` is not given here comes from the recipe.
 
     Returns:
-        The run, its folder holding `config.json`, `history.csv` and `model.safetensors`.
+        The run, its folder holding `config.json`, `history.csv`, `model.safetensors` and checkpoints.
 
     Raises:
         ValueError: for an unknown recipe or setting, with the nearest one, and for settings or data that do not fit.
@@ -217,24 +222,54 @@ def train(recipe: str, *, run_dir: str | Path | None = None, progress: bool = Tr
     _check_evaluation(*(config[name] for name in EVALUATION_SETTINGS))  # now, and not when the training is over
     path = _new_folder(made, dataset) if run_dir is None else Path(run_dir)
     run = Run(path, config, made, dataset, model, guide)
+    _fit(run, training, overwrite=overwrite, progress=progress)
+    return run
+
+
+def resume(path: str | Path, epochs: int | None = None, progress: bool = True) -> Run:
+    """Continues a run from its newest checkpoint, to the same weights as without the stop.
+
+    Args:
+        path: its folder.
+        epochs: passes over the data in all, where they are to be more than the run's settings say.
+        progress: show a bar on a terminal.
+
+    Returns:
+        The run.
+
+    Raises:
+        ValueError: where the folder holds no run of a recipe, no whole checkpoint, or one of other settings or data.
+        DataError: where its data are no longer there.
+        NonFiniteError, KeyboardInterrupt: as `train`.
+    """
+    path = Path(path)
+    config = _recipes_config(path) | ({} if epochs is None else {"epochs": epochs})
+    groups = _groups_of(config)
+    dataset = load_data(**groups["data"])
+    model, guide, recipe = zoo.build(config["recipe"], dataset, seed=config["seed"], **groups["recipe"])
+    run = Run(path, config, recipe, dataset, model, guide)
+    _fit(run, groups["training"], resume=True, progress=progress)
+    return run
+
+
+def _fit(run: Run, training: Mapping[str, Any], **how: Any) -> None:
     try:
         fit(
-            model,
-            guide,
-            dataset.train,
-            objective=made.objective,
-            validation=dataset.validation,
-            run_dir=path,
-            run_config=config,
-            progress=progress,
+            run.model,
+            run.guide,
+            run.dataset.train,
+            objective=run.recipe.objective,
+            validation=run.dataset.validation,
+            run_dir=run.path,
+            run_config=run.config,
             **training,
+            **how,
         )
     except NonFiniteError as error:
-        kept = f"{error} '{path}' holds them too."
+        kept = f"{error} '{run.path}' holds them too."
         raise NonFiniteError(kept, error.epoch, error.step, error.site, error.layer) from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_what_was_saved(run)) from None
-    return run
 
 
 def open_run(path: str | Path) -> Run:
@@ -245,10 +280,8 @@ def open_run(path: str | Path) -> Run:
         DataError: where its data are no longer there.
     """
     path = Path(path)
-    config = RunFolder(path).config()
-    if "recipe" not in config:
-        raise ValueError(f"'{path}' is no run of a recipe: its config.json names none.")
-    groups = _sorted_into_groups(config["recipe"], {n: v for n, v in config.items() if n not in ("recipe", "versions")})
+    config = _recipes_config(path)
+    groups = _groups_of(config)
     dataset = load_data(**groups["data"])
     _, _, recipe = zoo.build(config["recipe"], dataset, **groups["recipe"])
     model, guide = load(path)
@@ -370,6 +403,17 @@ def sample(run: Run, n: int = 64, *, output: str | Path | None = None, seed: int
     return path
 
 
+def _recipes_config(path: Path) -> dict[str, Any]:
+    config = RunFolder(path).config()
+    if "recipe" not in config:
+        raise ValueError(f"'{path}' is no run of a recipe: its config.json names none.")
+    return config
+
+
+def _groups_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return _sorted_into_groups(config["recipe"], {n: v for n, v in config.items() if n not in ("recipe", "versions")})
+
+
 def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
     return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
 
@@ -431,7 +475,10 @@ def _what_was_saved(run: Run) -> str:
     if not (run.path / "model.safetensors").is_file():
         return "stopped before training; nothing was saved."
     epochs = len(run.history)
-    return f"stopped after {epochs} epochs: '{run.path}' holds the settings, the history and the weights so far."
+    return (
+        f"stopped after {epochs} epochs: '{run.path}' holds the settings, the history and the weights so far; "
+        f"`pyro-lvm resume {run.path}` goes on."
+    )
 
 
 def _split(dataset: Dataset, wanted: str | None) -> tuple[SplitName, list[str]]:

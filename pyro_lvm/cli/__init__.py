@@ -18,7 +18,12 @@ __all__ = ["main"]
 _EXPECTED = (ValueError, OSError, FloatingPointError)
 
 # What to do about an error, as one would type it.
-_TYPED = {"'root'": "--data-root", "download=True": "--download", "binarise='static'": "--binarise static"}
+_TYPED = {
+    "'root'": "--data-root",
+    "download=True": "--download",
+    "binarise='static'": "--binarise static",
+    "overwrite=True": "--overwrite",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 where `verify` found a difference; 2 for an error, told in one line on stderr; 130 where
-        it was interrupted.
+        it was interrupted. A training that SIGTERM stops exits with 143.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments

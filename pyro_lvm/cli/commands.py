@@ -25,6 +25,7 @@ _FILES = {
     "posterior.nc": "draws for ArviZ",
     "report.html": "settings, numbers, learning curves, samples, reconstructions and latents, for a browser",
 }
+_CHECKPOINT = "where `pyro-lvm resume` goes on from, for more epochs, say"
 
 
 def list_recipes(argv: Sequence[str]) -> int:
@@ -51,6 +52,15 @@ def train(argv: Sequence[str], prog: str = "pyro-lvm train") -> int:
     del given["config"]
     print(f"Training {name} ...", flush=True)
     return _conclude(workflow.train(name, **given))
+
+
+def resume(argv: Sequence[str]) -> int:
+    """Continue a run that was stopped, evaluate it and write a report."""
+    given = _parse_for_run(
+        "resume", workflow.resume, argv, "Its settings are those it began with. See docs/runs.md.", skip="path"
+    )
+    print(f"Resuming {given['RUN']} ...", flush=True)
+    return _conclude(workflow.resume(given.pop("RUN"), **given))
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -122,6 +132,7 @@ class Command:
 COMMANDS = {
     "list": Command(list_recipes, ""),
     "train": Command(train, "NAME [options]"),
+    "resume": Command(resume, "RUN [options]"),
     "evaluate": Command(evaluate, "RUN [options]"),
     "sample": Command(sample, "RUN [options]"),
     "report": Command(report, "RUN"),
@@ -177,6 +188,7 @@ def _train_parser(recipe: zoo.Recipe, prog: str, helping: bool) -> Parser:
         "run",
         [
             Setting("run_dir", str | None, None, "A new or empty folder; runs/<recipe>-<data>-<time> where left out."),
+            Setting("overwrite", bool, False, "Replace the run that --run-dir holds."),
             Setting("progress", bool, True, "Show a bar on a terminal."),
         ],
     )
@@ -199,11 +211,13 @@ def _usual_training(name: str) -> Mapping[str, Any]:
     return recipe.training
 
 
-def _parse_for_run(command: str, function: Callable[..., Any], argv: Sequence[str], more: str = "") -> dict[str, Any]:
-    """The arguments of a function whose first is a run."""
+def _parse_for_run(
+    command: str, function: Callable[..., Any], argv: Sequence[str], more: str = "", skip: str = "run"
+) -> dict[str, Any]:
+    """The arguments of a function whose first, by the name `skip`, is a run."""
     parser = Parser(f"pyro-lvm {command}", f"{(inspect.getdoc(function) or '').splitlines()[0]} {more}")
     _add_run(parser)
-    parser.add_settings("settings", read(function, skip=["run"]))
+    parser.add_settings("settings", read(function, skip=[skip]))
     return parser.parse(argv)
 
 
@@ -232,9 +246,10 @@ def _measure(run: Run, **settings: Any) -> int:
             f"stopped in the evaluation: '{run.path}' holds the weights; `pyro-lvm evaluate {run.path}` measures them."
         ) from None
     print(f"\n{run.path}")
-    for name in sorted(file.name for file in run.path.iterdir()):
+    for name in sorted(file.name for file in run.path.iterdir() if not file.name.startswith(".")):
         more = f" (of the first {size} {evaluation.split} data)" if name == "posterior.nc" else ""
-        print(f"  {name:<20}{_size(run.path / name):>9}  {_FILES.get(name, '')}{more}".rstrip())
+        what = _CHECKPOINT if name.startswith("checkpoint-") else _FILES.get(name, "")
+        print(f"  {name:<28}{_size(run.path / name):>9}  {what}{more}".rstrip())
     return 0
 
 
