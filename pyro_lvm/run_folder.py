@@ -160,6 +160,8 @@ class RunFolder:
         self._rows = list(rows)
         config = self.config()
         with self._worded():
+            for file in self._up_to(self._written)[CHECKPOINTS_KEPT:]:  # a kill may have come before they went
+                file.unlink()
             self._write_history()
             if config.get("epochs", epochs) != epochs:
                 self._write_config(config | {"epochs": epochs})
@@ -252,7 +254,7 @@ class RunFolder:
         write_checkpoint(self.path / f"checkpoint-{epoch}.safetensors", state)
         self._state, self._written = state, epoch
         # A later one than this was left out as damaged when the run was resumed.
-        kept = [file for number, file in self._checkpoints() if number <= epoch][:CHECKPOINTS_KEPT]
+        kept = self._up_to(epoch)[:CHECKPOINTS_KEPT]
         for _, file in self._checkpoints():
             if file not in kept:
                 file.unlink()
@@ -278,6 +280,10 @@ class RunFolder:
         """Epochs and files, the newest first."""
         found = ((_CHECKPOINT.fullmatch(file.name), file) for file in self.path.iterdir())
         return sorted(((int(match[1]), file) for match, file in found if match), reverse=True)
+
+    def _up_to(self, epoch: int) -> list[Path]:
+        """Checkpoints of this epoch and earlier ones, the newest first."""
+        return [file for number, file in self._checkpoints() if number <= epoch]
 
     def _names(self) -> set[str]:
         """What the folder holds but for the lock and unfinished files."""

@@ -198,6 +198,16 @@ def test_the_callers_random_state_is_not_touched(x: Tensor, tmp_path: Path) -> N
 
 # Killed
 
+
+def test_a_kill_before_old_checkpoints_went_leaves_no_more_of_them(x: Tensor, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    lvm.fit(*vae(), x, epochs=3, batch_size=20, run_dir=folder)
+    (folder / "checkpoint-1.safetensors").write_bytes((folder / "checkpoint-0.safetensors").read_bytes())
+    assert checkpoints(folder) == [f"checkpoint-{epoch}.safetensors" for epoch in (0, 1, 3)]
+    lvm.fit(*vae(), x, epochs=3, batch_size=20, run_dir=folder, resume=True)
+    assert checkpoints(folder) == [f"checkpoint-{epoch}.safetensors" for epoch in (1, 3)]
+
+
 KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
