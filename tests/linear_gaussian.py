@@ -47,6 +47,40 @@ class LooseGuide(nn.Module):
             pyro.sample("z", self.posterior(x))
 
 
+def subsampling(model: models.ProbabilisticPCA, guide: LooseGuide, batch: int) -> tuple[Any, Any]:
+    """The pair as a Pyro user writes it, with a plate that draws its own minibatch."""
+
+    def model_(x: Tensor) -> None:
+        with pyro.plate("data", len(x), subsample_size=batch) as rows:
+            z = pyro.sample("z", model.prior())
+            pyro.sample("x", dist.Normal(z @ model.weight.T + model.bias, model.noise_scale).to_event(1), obs=x[rows])
+
+    def guide_(x: Tensor) -> None:
+        with pyro.plate("data", len(x), subsample_size=batch) as rows:
+            pyro.sample("z", guide.posterior(x[rows]))
+
+    return model_, guide_
+
+
+def inner_plates() -> tuple[Any, Any]:
+    """A level for each datum, and z and x in a plate of steps inside it, at dim −2; x is (B, steps)."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-1):
+            level = pyro.sample("level", dist.Normal(0.0, 1.0))
+            with pyro.plate("steps", x.shape[1], dim=-2):
+                z = pyro.sample("z", dist.Normal(level, 0.5))
+                pyro.sample("x", dist.Normal(z, 0.5), obs=x.T)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("level", dist.Normal(0.0, 1.0))
+            with pyro.plate("steps", x.shape[1], dim=-2):
+                pyro.sample("z", dist.Normal(x.T, 0.5))
+
+    return model, guide
+
+
 class Hierarchy(Model):
     """z_2 ~ N(0, I), z_1 | z_2 ~ N(A z_2, s² I), x | z_1 ~ N(W z_1 + b, σ² I): probabilistic PCA's big sister."""
 

@@ -13,7 +13,7 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
-from linear_gaussian import Hierarchy, HierarchyGuide, LooseGuide, log_evidence, ppca
+from linear_gaussian import Hierarchy, HierarchyGuide, LooseGuide, log_evidence, ppca, subsampling
 from objectives_oracle import LINE, LINE_X, expected_log_mean, leaves, line, normal_rows
 from pyro.infer import SVI
 from torch import Tensor, nn
@@ -184,21 +184,6 @@ def mean(objective: Any, programs: tuple[Any, Any], x: Tensor, repeats: int, **k
 
 def below(low: tuple[float, float], high: tuple[float, float]) -> None:
     assert low[0] < high[0] + 4 * math.hypot(low[1], high[1])
-
-
-def subsampling(model: models.ProbabilisticPCA, guide: LooseGuide, batch: int) -> tuple[Any, Any]:
-    """The pair as a Pyro user writes it, with a plate that draws its own minibatch."""
-
-    def model_(x: Tensor) -> None:
-        with pyro.plate("data", len(x), subsample_size=batch) as rows:
-            z = pyro.sample("z", model.prior())
-            pyro.sample("x", dist.Normal(z @ model.weight.T + model.bias, model.noise_scale).to_event(1), obs=x[rows])
-
-    def guide_(x: Tensor) -> None:
-        with pyro.plate("data", len(x), subsample_size=batch) as rows:
-            pyro.sample("z", guide.posterior(x[rows]))
-
-    return model_, guide_
 
 
 def replicated(objective: Any, programs: tuple[Any, Any], x: Tensor, factor: float, **kw: Any) -> tuple[float, float]:

@@ -8,7 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from linear_gaussian import Hierarchy, HierarchyGuide, LooseGuide, log_evidence, ppca
+from linear_gaussian import Hierarchy, HierarchyGuide, LooseGuide, inner_plates, log_evidence, ppca
 from torch import Tensor, nn
 
 import pyro_lvm as lvm
@@ -214,24 +214,11 @@ def test_latents_that_are_not_real_are_made_so() -> None:
 
 
 def test_inner_plates_belong_to_their_datum() -> None:
-    def model(x: Tensor) -> None:  # x: (B, steps)
-        with pyro.plate("data", len(x), dim=-1):
-            level = pyro.sample("level", dist.Normal(0.0, 1.0))
-            with pyro.plate("steps", x.shape[1], dim=-2):
-                z = pyro.sample("z", dist.Normal(level, 0.5))
-                pyro.sample("x", dist.Normal(z, 0.5), obs=x.T)
-
-    def guide(x: Tensor) -> None:
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("level", dist.Normal(0.0, 1.0))
-            with pyro.plate("steps", x.shape[1], dim=-2):
-                pyro.sample("z", dist.Normal(x.T, 0.5))
-
     x = torch.randn(3, 2)
     evidence = dist.MultivariateNormal(torch.zeros(2), torch.ones(2, 2) + 0.5 * torch.eye(2)).log_prob(x)
     precision = torch.tensor([[9.0, -4.0, -4.0], [-4.0, 8.0, 0.0], [-4.0, 0.0, 8.0]])
     best = 0.5 * (precision.diagonal().log().sum() - precision.logdet())
-    found = gaps(model, guide, x, num_particles=1000, steps=100, draws_per_step=8, seed=0)
+    found = gaps(*inner_plates(), x, num_particles=1000, steps=100, draws_per_step=8, seed=0)
     close(found.log_likelihood, evidence)
     close(found.approximation["same family"], best.expand(3))
     close(found.approximation["full normal"], torch.zeros(3))

@@ -89,6 +89,8 @@ def test_particles_below_one_are_refused(make: Any, K: Any) -> None:
         (lambda: ELBO(free_bits=0.1, free_bits_per="site"), "'free_bits_per' must be 'dimension' or 'layer', not 'si"),
         (lambda: Capacity(-0.5), "'kl' is the most divergence a datum, in nats, and must be 0 or more, not -0.5"),
         (lambda: Capacity(NAN), "'kl' is the most divergence .* not nan"),
+        (lambda: Capacity(reconstruction=NAN), "'reconstruction' is the most error a datum.* not nan"),
+        (lambda: UncertaintyAutoencoder(entropy=NAN), "'entropy' is the data's.* not nan"),
         (lambda: Capacity(), "Capacity keeps one constraint: give 'kl', .* or 'reconstruction'"),
         (lambda: Capacity(1.0, reconstruction=2.0), "Capacity keeps one constraint"),
         (lambda: Capacity(1.0, rate=0.0), "'rate' must be positive, not 0.0"),

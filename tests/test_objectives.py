@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
+from linear_gaussian import LooseGuide, log_evidence, ppca, subsampling
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
@@ -18,42 +19,14 @@ from pyro_lvm.objectives.table import run, structure
 D, M, N = 4, 2, 12
 
 
-class LooseGuide(nn.Module):
-    """The exact posterior's mean with twice its scale: a guide whose gap is known to be wide."""
-
-    def __init__(self, model: models.ProbabilisticPCA) -> None:
-        super().__init__()
-        self.model = model
-
-    def posterior(self, x: Tensor) -> Any:
-        model = self.model
-        mean, covariance = exact.posterior(x, model.weight, model.bias, model.noise_scale.square())
-        return dist.MultivariateNormal(mean, covariance_matrix=4 * covariance)
-
-    def forward(self, x: Tensor, *, size: int | None = None) -> None:
-        from pyro_lvm.programs import data_plate
-
-        with data_plate(x, size):
-            pyro.sample("z", self.posterior(x))
-
-
 @pytest.fixture
 def model() -> models.ProbabilisticPCA:
-    model = models.ProbabilisticPCA(D, M)
-    with torch.no_grad():
-        model.weight.copy_(torch.randn(D, M))
-        model.log_noise_scale.fill_(math.log(0.7))
-    return model
+    return ppca(D, M)
 
 
 @pytest.fixture
 def x(model: models.ProbabilisticPCA) -> Tensor:
     return model.sample(N)
-
-
-def log_evidence(model: models.ProbabilisticPCA, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return exact.log_evidence(x, model.weight, model.bias, model.noise_scale.square())
 
 
 def bounds(objective: objectives.Objective, programs: tuple[Any, Any], x: Tensor, repeats: int, **kw: Any) -> Tensor:
@@ -72,21 +45,6 @@ def test_oracle_guide_gives_the_evidence_with_zero_variance(
     values = bounds(objective, (model, guides.ExactPPCA(model)), x, repeats=5, size=size)
     # rounding: sums of about 10² float64 terms
     torch.testing.assert_close(values, (scale * log_evidence(model, x).sum()).expand(5), rtol=1e-11, atol=1e-10)
-
-
-def subsampling(model: models.ProbabilisticPCA, guide: LooseGuide, batch: int) -> tuple[Any, Any]:
-    """The pair as a Pyro user writes it, with a plate that draws its own minibatch."""
-
-    def model_(x: Tensor) -> None:
-        with pyro.plate("data", len(x), subsample_size=batch) as rows:
-            z = pyro.sample("z", model.prior())
-            pyro.sample("x", dist.Normal(z @ model.weight.T + model.bias, model.noise_scale).to_event(1), obs=x[rows])
-
-    def guide_(x: Tensor) -> None:
-        with pyro.plate("data", len(x), subsample_size=batch) as rows:
-            pyro.sample("z", guide.posterior(x[rows]))
-
-    return model_, guide_
 
 
 def scaled(model: Any, guide: Any, scale: float) -> tuple[Any, Any]:

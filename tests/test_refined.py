@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from linear_gaussian import Hierarchy, HierarchyGuide, LooseGuide, ppca
+from linear_gaussian import Hierarchy, HierarchyGuide, LooseGuide, inner_plates, ppca
 from torch import Tensor
 
 from pyro_lvm import exact, guides, models
@@ -120,21 +120,8 @@ def test_programs_that_cannot_be_vectorised_run_one_particle_at_a_time() -> None
 
 
 def test_inner_plates_stay_and_share_their_datums_particle() -> None:
-    def model(x: Tensor) -> None:  # x: (B, steps)
-        with pyro.plate("data", len(x), dim=-1):
-            level = pyro.sample("level", dist.Normal(0.0, 1.0))
-            with pyro.plate("steps", x.shape[1], dim=-2):
-                z = pyro.sample("z", dist.Normal(level, 0.5))
-                pyro.sample("x", dist.Normal(z, 0.5), obs=x.T)
-
-    def guide(x: Tensor) -> None:
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("level", dist.Normal(0.0, 1.0))
-            with pyro.plate("steps", x.shape[1], dim=-2):
-                pyro.sample("z", dist.Normal(x.T, 0.5))
-
     x = torch.randn(3, 2)
-    refined = sample_refined(model, guide, x, 4000, 300, seed=0)
+    refined = sample_refined(*inner_plates(), x, 4000, 300, seed=0)
     assert refined["level"].shape == (4000, 3)
     assert refined["z"].shape == (4000, 2, 3)
     joint = torch.cat([refined["level"].unsqueeze(1), refined["z"]], dim=1).movedim(1, -1)  # (S, N, 3)

@@ -1,5 +1,6 @@
 """Constrained training: a bound on the information, or on the reconstruction error, kept by a multiplier."""
 
+from math import isfinite
 from typing import Any
 
 import torch
@@ -30,8 +31,8 @@ class Capacity(Objective):
         vectorize_particles, max_plate_nesting: see `Objective`.
 
     Raises:
-        ValueError: unless exactly one constraint is given; for a negative λ, a rate that is not positive or a decay
-            outside [0, 1).
+        ValueError: unless exactly one constraint is given; for a negative λ, a κ that is not finite, a rate that is not
+            positive or a decay outside [0, 1).
 
     References:
         Rezende & Viola (2018), Taming VAEs (GECO). Burgess et al. (2018), Understanding Disentangling in β-VAE.
@@ -65,6 +66,10 @@ class Capacity(Objective):
             raise ValueError("Capacity keeps one constraint: give 'kl', the most nats a datum, or 'reconstruction'.")
         if kl is not None and not 0 <= kl < float("inf"):
             raise ValueError(f"'kl' is the most divergence a datum, in nats, and must be 0 or more, not {kl!r}.")
+        if reconstruction is not None and not isfinite(reconstruction):
+            raise ValueError(
+                f"'reconstruction' is the most error a datum, in nats, and must be finite, not {reconstruction!r}."
+            )
         if not rate > 0:
             raise ValueError(f"'rate' must be positive, not {rate!r}.")
         if not 0 <= decay < 1:

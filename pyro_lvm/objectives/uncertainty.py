@@ -1,5 +1,7 @@
 """The uncertainty autoencoder: the most information about the data, whatever it costs."""
 
+from math import isfinite
+
 from torch import Tensor
 
 from pyro_lvm.objectives.elbo import likelihoods, weighed
@@ -19,6 +21,9 @@ class UncertaintyAutoencoder(Objective):
         entropy: H(x), nats per datum, where it is known: log N for the empirical distribution of N different data;
             without it the value is the bound up to that constant.
         vectorize_particles, max_plate_nesting: see `Objective`.
+
+    Raises:
+        ValueError: for an entropy that is not finite.
 
     References:
         Grover & Ermon (2019), Uncertainty Autoencoders: Learning Compressed Representations via Variational Information
@@ -43,6 +48,8 @@ class UncertaintyAutoencoder(Objective):
         max_plate_nesting: int | float = float("inf"),
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting)
+        if not isfinite(entropy):
+            raise ValueError(f"'entropy' is the data's, in nats per datum, and must be finite, not {entropy!r}.")
         self.entropy = entropy
 
     def bound(self, table: Table) -> Tensor:
