@@ -107,8 +107,8 @@ def test_library_stays_clear_of_the_two_folders_of_programs():
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("pyro_lvm/fit.py", "from pyro_lvm import models"),
-        ("pyro_lvm/fit.py", "import pyro_lvm.models.vae"),
+        ("pyro_lvm/fit/loop.py", "from pyro_lvm import models"),
+        ("pyro_lvm/fit/loop.py", "import pyro_lvm.models.vae"),
         ("pyro_lvm/objectives/elbo.py", "def f():\n    from pyro_lvm.fit import fit"),
         ("pyro_lvm/objectives/elbo.py", "from ..evidence import log_likelihood"),
         ("pyro_lvm/diagnostics/curves.py", "from pyro_lvm.guides.amortized import Amortized"),

@@ -1,0 +1,82 @@
+"""What is checked before a run begins: its settings, its data, and that the programs belong together."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_lvm.data.dataset import Split
+from pyro_lvm.objectives.table import Table, run
+from pyro_lvm.preflight import check_pair, convert
+from pyro_lvm.programs import Program
+
+__all__ = ["check_batches", "check_programs", "check_settings"]
+
+
+def _table_or_none(programs: tuple[Program, Program], data: Split) -> Table | None:
+    """The table of a few data, or None for a pair that has none: latents that only the model has are enumerated."""
+    with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
+        try:
+            return run(*programs, (convert(data[:2], programs),), {})
+        except ValueError:
+            return None
+
+
+def check_programs(
+    programs: tuple[Program, Program], data: Split, validation: Split | None, batch_size: int, objective: Any
+) -> tuple[bool, bool]:
+    """Raises where something does not fit; says whether the data are discrete, and whether the pair has a table."""
+
+    def loss(batch: Tensor) -> Tensor:
+        return torch.as_tensor(objective.loss(*programs, batch))
+
+    discrete = check_pair(programs, data, "data", loss)
+    if validation is not None:
+        check_pair(programs, validation, "validation", loss)
+    table = _table_or_none(programs, data)
+    if table is not None and table.global_latents and not programs[0].accepts_size and batch_size < len(data):
+        raise ValueError(
+            f"all data share the latent '{table.global_latents[0]}', but the model accepts no 'size', so a minibatch "
+            f"would count its prior once for every {batch_size} data: give the programs the argument 'size' (see "
+            f"pyro_lvm.programs.data_plate), or set batch_size={len(data)}."
+        )
+    return discrete, table is not None
+
+
+def check_batches(data: Split, validation: Split | None, batch_size: int, early_stopping: int | None) -> None:
+    """Raises where the data, the batches and the validation data do not fit together."""
+    if batch_size > len(data):
+        raise ValueError(
+            f"'batch_size' = {batch_size} is larger than the data, which are {len(data)}: set it to that or less."
+        )
+    if validation is not None and tuple(validation.shape[1:]) != tuple(data.shape[1:]):
+        raise ValueError(
+            f"'validation' holds data of shape {tuple(validation.shape[1:])}, 'data' of {tuple(data.shape[1:])}: they "
+            "must be of one kind."
+        )
+    if validation is None and early_stopping is not None:
+        raise ValueError("'early_stopping' judges by validation data: give 'validation' too.")
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raises for a setting out of range, and for settings that contradict each other."""
+    for name in ("epochs", "batch_size", "early_stopping", "devices"):
+        value = settings[name]
+        if not (value is None and name == "early_stopping") and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"'{name}' must be a whole number of at least 1, not {value!r}.")
+    for name in ("learning_rate", "gradient_clip"):
+        value = settings[name]
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"'{name}' must be positive and finite, not {value!r}.")
+    if settings["compile"] not in ("auto", False):
+        raise ValueError("'compile' = True is not available yet: leave it 'auto', which runs the programs as they are.")
+    for name in ("resume", "overwrite"):
+        if settings[name] and settings["run_dir"] is None:
+            raise ValueError(f"'{name}' = True is about the run in a folder: give 'run_dir' too.")
+    if settings["resume"] and settings["overwrite"]:
+        raise ValueError("'resume' and 'overwrite' cannot both be True: one continues the run that the other replaces.")
+    if settings["devices"] != 1:
+        raise ValueError("'devices' > 1 is not available yet: train on one.")

@@ -1,0 +1,208 @@
+"""The one training loop, for any model, guide and objective."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pyro_lvm.fit.checks import check_batches, check_programs, check_settings
+from pyro_lvm.fit.history import FitResult
+from pyro_lvm.fit.randomness import OwnRandomness
+from pyro_lvm.fit.run import Run
+from pyro_lvm.fit.settings import make_fabric, plain
+from pyro_lvm.fit.signals import Signals, Stopped
+from pyro_lvm.objectives import ELBO, Objective
+from pyro_lvm.preflight import as_programs_data
+from pyro_lvm.programs import pair
+from pyro_lvm.progress import progress_bar
+from pyro_lvm.run_folder import RunFolder
+
+__all__ = ["fit"]
+
+
+def fit(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    *,
+    objective: Any = None,
+    validation: Any = None,
+    epochs: int = 100,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    optimizer: str | type[torch.optim.Optimizer] = "Adam",
+    optimizer_options: Mapping[str, Any] | None = None,
+    scheduler: str | Callable[[torch.optim.Optimizer], Any] | None = None,
+    scheduler_options: Mapping[str, Any] | None = None,
+    gradient_clip: float | None = None,
+    early_stopping: int | None = None,
+    seed: int = 0,
+    compile: bool | Literal["auto"] = "auto",
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    accelerator: str = "auto",
+    devices: int = 1,
+    precision: str | None = None,
+    progress: bool = True,
+    run_config: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[dict[str, float]], object] | None = None,
+) -> FitResult:
+    r"""Trains a pair by stochastic gradient ascent, $\max_{\theta, \phi} \frac1N \sum_n \mathcal L(x_n)$.
+
+    The programs are trained in place. Nothing else is: Pyro's parameter store, its validation flags, PyTorch's default
+    precision and random state are as before. The same seed gives the same weights, whatever else the process does.
+
+    Args:
+        model, guide: the programs, of the zoo or your own; yours may accept `x` only.
+        data: the training data: a tensor or array (N, *data_shape), or a torch Dataset of tensors or (tensor, label).
+        objective: one of `pyro_lvm.objectives`, or a Pyro ELBO with a `differentiable_loss`; `ELBO()` where left out.
+            Its state (the time of a schedule, a multiplier) starts afresh, and is left as the run ends with it.
+        validation: data held out, to report and to stop early by.
+        epochs: passes over the data.
+        batch_size: data per step; the last step of an epoch takes what is left.
+        learning_rate: of the optimiser.
+        optimizer: a class of `torch.optim`, or its name; Adam and AdamW run fused.
+        optimizer_options: further arguments of it.
+        scheduler: a class of `torch.optim.lr_scheduler` by name, or a function of the optimiser; stepped once an epoch,
+            `ReduceLROnPlateau` with the validation loss.
+        scheduler_options: further arguments of it.
+        gradient_clip: largest Euclidean norm of the gradient, of the loss per datum.
+        early_stopping: epochs without a better validation objective after which to stop; the best weights are restored.
+        seed: of every random choice of the run.
+        compile: "auto" and False run the programs as they are.
+        run_dir: a new or empty folder for `config.json`, written first, `history.csv`, written every epoch, and
+            `model.safetensors` and a checkpoint, written when the run ends, also by an error, Ctrl-C or SIGTERM, and
+            every 5 s until then; see docs/runs.md.
+        resume: continue the run in `run_dir` from its newest checkpoint, to the same weights as without the stop; start
+            it where there is none. The settings must be those it began with, but for `epochs`, which may grow.
+        overwrite: replace the run that `run_dir` holds.
+        accelerator: what to train on, as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
+        devices: how many of them; one.
+        precision: as in Lightning Fabric: "32-true", "64-true", "bf16-mixed" ...; the programs' own where left out.
+        progress: show a bar on a terminal.
+        run_config: what `config.json` is to hold; these settings where left out.
+        on_epoch: called with every row of the history; a true result ends the run.
+
+    Raises:
+        DataError: for data that are empty, not finite, outside the likelihood's support or of the wrong shape.
+        ValueError: for settings out of range, programs that do not belong together, and settings, programs or data
+            that are not those of the run to resume.
+        OSError: where `run_dir` cannot be written, holds something already, or is being written by another run.
+        NonFiniteError: where a loss or gradient is not finite; the programs have the last finished epoch's weights, or
+            the best epoch's where training may stop early.
+
+    References:
+        Hoffman et al. (2013), Stochastic Variational Inference.
+
+    Example:
+        >>> from pyro_lvm import guides, models
+        >>> _ = torch.manual_seed(0)
+        >>> model, guide = models.ProbabilisticPCA(5, latent_dim=2), guides.LinearNormal(5, latent_dim=2)
+        >>> result = fit(model, guide, torch.randn(100, 5), epochs=3)
+        >>> len(result.history), list(result.history[-1])
+        (3, ['epoch', 'train', 'elbo', 'reconstruction', 'kl_z', 'learning_rate', 'seconds'])
+    """
+    settings = dict(locals())
+    check_settings(settings)
+    programs = pair(model, guide)
+    objective = ELBO() if objective is None else objective
+    if not callable(getattr(objective, "differentiable_loss", None)):
+        raise ValueError(
+            f"'objective' must be a Pyro ELBO with a differentiable_loss, which {type(objective).__name__} is not: use "
+            "one of pyro_lvm.objectives (IWAE in place of RenyiELBO)."
+        )
+    training = as_programs_data(data, "data", programs)
+    held_out = None if validation is None else as_programs_data(validation, "validation", programs)
+    check_batches(training, held_out, batch_size, early_stopping)
+    if isinstance(objective, Objective):
+        objective.restart()
+    randomness = OwnRandomness(seed)
+    with randomness:
+        discrete, has_table = check_programs(programs, training, held_out, batch_size, objective)
+    fabric = make_fabric(settings, programs)
+    run_ = Run(fabric, programs, objective, training, held_out, settings, randomness, discrete, has_table)
+    result = FitResult(model, guide)
+    with ExitStack() as stack:
+        folder, signals = None, Signals()
+        if run_dir is not None:
+            config = run_config or plain(settings)
+            result.run_dir = path = Path(run_dir)
+            opened = RunFolder.reopen(path, config) if resume else RunFolder.create(path, config, overwrite=overwrite)
+            folder = stack.enter_context(opened)
+            _begin_or_resume(run_, result, folder, epochs)
+            stack.enter_context(signals)
+        try:
+            with progress_bar("fit", epochs, progress) as advance:
+                _train(run_, result, epochs, early_stopping, folder, on_epoch, advance, signals)
+        except Stopped:
+            pass  # whatever was received is told when all is saved
+        except BaseException:
+            run_.finish(result)
+            if folder is not None:
+                with folder.forgiving():  # what went wrong first is the news
+                    folder.write(model, guide)
+            raise
+        run_.finish(result)
+        if folder is not None:
+            folder.finish(model, guide)
+    signals.tell(
+        f"stopped after {len(result.history)} epochs: fit(..., run_dir='{result.run_dir}', resume=True) goes on, or "
+        f"`pyro-lvm resume {result.run_dir}` where a recipe was trained."
+    )
+    return result
+
+
+def _begin_or_resume(run_: Run, result: FitResult, folder: RunFolder, epochs: int) -> None:
+    state = folder.newest_checkpoint()
+    if state is None:
+        folder.begin(run_.state(result))
+        return
+    run_.check_same(state, folder.path)
+    if len(state["history"]) > epochs:
+        raise ValueError(
+            f"'epochs' = {epochs} are fewer than the {len(state['history'])} that the run in '{folder.path}' has done: "
+            "give as many or more."
+        )
+    run_.load(state, result)
+    folder.go_on(state["history"], epochs)
+
+
+def _train(
+    run_: Run,
+    result: FitResult,
+    epochs: int,
+    patience: int | None,
+    folder: RunFolder | None,
+    on_epoch: Callable[[dict[str, float]], object] | None,
+    advance: Callable[[int, str], None],
+    signals: Signals,
+) -> None:
+    history = result.history
+    advance(len(history), "")
+    for epoch in range(len(history), epochs):
+        if result.stopped_early:
+            break
+        row = run_.epoch(epoch, signals)
+        history.append(row)
+        if patience is None:
+            result.best_epoch = epoch + 1
+        else:
+            if epoch == 0 or _judged(row) > _judged(history[result.best_epoch - 1]):
+                result.best_epoch = epoch + 1
+                run_.keep_as_best()
+            result.stopped_early = epoch + 1 - result.best_epoch >= patience
+        if folder is not None:
+            folder.remember(run_.state(result))
+            with folder.forgiving():
+                folder.write_epoch(row)
+                folder.write_if_due(result.model, result.guide)
+        advance(1, " ".join(f"{name} {row[name]:.3f}" for name in ("train", "validation") if name in row))
+        if on_epoch is not None and on_epoch(row):
+            break
+
+
+def _judged(row: Mapping[str, float]) -> float:
+    return row.get("validation", row["train"])

@@ -1,0 +1,254 @@
+"""A run in progress: what changes as it goes on, an epoch of it, and the state a checkpoint holds."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is there, but not declared as exported
+
+from pyro_lvm.data.dataset import Split
+from pyro_lvm.fit.evaluation import Evaluation, EvaluationFailed
+from pyro_lvm.fit.history import FitResult
+from pyro_lvm.fit.identity import check_same, describe, fingerprint
+from pyro_lvm.fit.randomness import OwnRandomness
+from pyro_lvm.fit.settings import make_optimizer, make_scheduler, scheduler_options
+from pyro_lvm.fit.signals import Signals
+from pyro_lvm.fit.step import PerDatumLoss, Step, StepFailed
+from pyro_lvm.nonfinite import NonFiniteError, locate, locate_gradient
+from pyro_lvm.objectives import Objective
+from pyro_lvm.preflight import convert
+from pyro_lvm.programs import Program
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Run"]
+
+_SMALL_STEP = 50_000_000  # parameters times batch: about 0.3 GFLOP a step
+
+
+class Run:
+    """A run in progress: programs, optimiser, and the weights to go back to."""
+
+    def __init__(
+        self,
+        fabric: "Fabric",
+        programs: tuple[Program, Program],
+        objective: Any,
+        data: Split,
+        validation: Split | None,
+        settings: dict[str, Any],
+        randomness: OwnRandomness,
+        discrete: bool,
+        has_table: bool,
+    ) -> None:
+        self._settings, self._randomness = settings, randomness
+        self._bits = 1 / (prod(data.shape[1:]) * math.log(2)) if discrete else None
+        self.fabric, self.programs, self.objective = fabric, programs, objective
+        self.batch_size: int = settings["batch_size"]
+        module = PerDatumLoss(programs, objective)
+        module.train()
+        parameters = list({id(p): p for program in programs for p in program.parameters() if p.requires_grad}.values())
+        if not parameters:
+            raise ValueError("neither 'model' nor 'guide' has a parameter to train.")
+        self.optimizer = make_optimizer(parameters, settings)
+        self.scheduler = make_scheduler(self.optimizer, settings)
+        self.module, self._fabric_optimizer = fabric.setup(module, self.optimizer)
+        self.parameters = parameters
+        # Once, after the set-up, which may have moved the programs and changed their precision.
+        self.data = convert(data, programs) if isinstance(data, Tensor) else data
+        self.validation = convert(validation, programs) if isinstance(validation, Tensor) else validation
+        self._step = Step(fabric, self.module, self._fabric_optimizer, parameters, settings["gradient_clip"])
+        self._evaluation = Evaluation(
+            programs,
+            objective,
+            self.data if self.validation is None else self.validation,
+            # Without validation data a part of the training data shows the divergences well enough.
+            rows=16 * self.batch_size if self.validation is None else None,
+            has_validation=self.validation is not None,
+            size=len(self.data),
+            has_table=has_table,
+            seed=settings["seed"],
+        )
+        # A small step loses more to waiting for other threads than it gains from them, and on a busy machine it waits
+        # longest; the rule knows sizes only, so that the same run takes the same path everywhere.
+        multiplications = sum(p.numel() for p in parameters) * self.batch_size
+        self._num_threads = 1 if multiplications < _SMALL_STEP else torch.get_num_threads()
+        self._tensors = dict((*module.named_parameters(), *module.named_buffers()))
+        # Weights that are kept are never written to, so that the best ones and a checkpoint can be these.
+        self._good = self._weights()
+        self._best: list[Tensor] | None = None
+        self._start = time.perf_counter()
+
+    def epoch(self, epoch: int, signals: Signals) -> dict[str, float]:
+        """One pass over the data; its row of the history."""
+        with self._randomness, _threads(self._num_threads):
+            try:
+                return self._epoch(epoch, signals)
+            except BaseException:
+                self._restore(self._good)
+                raise
+
+    def _epoch(self, epoch: int, signals: Signals) -> dict[str, float]:
+        total, N, step = 0.0, len(self.data), 0
+        sign = 1 if isinstance(self.objective, Objective) and self.objective.is_upper_bound else -1  # of bound and loss
+        order = torch.randperm(N)
+        for step, start in enumerate(range(0, N, self.batch_size)):
+            rows = order[start : start + self.batch_size]
+            if isinstance(self.data, Tensor):
+                batch = self.data[rows.to(self.data.device)]
+            else:
+                batch = convert(self.data[rows], self.programs)
+            try:
+                total += self._step(batch, N) * len(rows)
+            except StepFailed as failed:
+                raise self._fault(str(failed), batch, epoch, step, of_gradient=failed.of_gradient) from failed
+            if isinstance(self.objective, Objective):
+                self.objective.advance(len(rows) / N)
+            signals.check()
+        row = {"epoch": float(epoch + 1), "train": sign * total / N}
+        try:
+            row |= self._evaluation(self.module)
+        except EvaluationFailed as failed:
+            raise self._fault(str(failed), failed.batch, epoch, step, of_gradient=False) from failed
+        if self._bits is not None:
+            row["bits_per_dimension"] = -row.get("validation", row["train"]) * self._bits
+        row |= {
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            "seconds": time.perf_counter() - self._start,
+        }
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(-row.get("validation", row["train"]))
+        elif self.scheduler is not None:
+            self.scheduler.step()
+        self._good = self._weights()
+        return row
+
+    def _fault(self, what: str, batch: Tensor, epoch: int, step: int, *, of_gradient: bool) -> NonFiniteError:
+        """The error for a step that failed: where it comes from is looked for with the same draws again."""
+        size = {"size": len(self.data)} if self.programs[0].accepts_size else {}
+        try:
+            with torch.no_grad():
+                fault = locate(self.programs, batch, **size)
+        except LinAlgError:  # what failed was the factorisation, and the message says which
+            fault = None
+        if fault is None and of_gradient:
+            fault = locate_gradient(self.programs, batch, **size)
+        where = "no single site could be blamed" if fault is None else f"{fault}"
+        return NonFiniteError(
+            f"training stopped at epoch {epoch + 1}, step {step + 1}: {what}; {where}. The programs have the last "
+            "good weights again, a finished epoch's; try a smaller learning_rate, gradient_clip, or look at the site.",
+            epoch=epoch,
+            step=step,
+            site=None if fault is None else fault.site,
+            layer=None if fault is None else fault.layer,
+        )
+
+    def keep_as_best(self) -> None:
+        """Remembers the present weights as those to end with."""
+        self._best = self._good
+
+    def state(self, result: FitResult) -> dict[str, Any]:
+        """All that the next epochs depend on, as it is after the last one; nothing in it changes later."""
+        best = None if self._best is None else dict(zip(self._tensors, self._best, strict=True))
+        return {
+            "settings": self._identity,
+            "history": result.history[:],
+            "best_epoch": result.best_epoch,
+            "weights": dict(zip(self._tensors, self._good, strict=True)),
+            "best_weights": best,
+            "optimizer": _copy(self.optimizer.state_dict()),
+            "scheduler": None if self.scheduler is None else _copy(self.scheduler.state_dict()),
+            "objective": self.objective.state_dict() if isinstance(self.objective, Objective) else {},
+            "precision": _copy(self.fabric.strategy.precision.state_dict()),
+            "random": self._randomness.state(),
+        }
+
+    def check_same(self, state: Mapping[str, Any], path: Path) -> None:
+        """Raises where a state is of a run with other settings, programs or data."""
+        check_same(self._identity, state["settings"], path)
+
+    def load(self, state: Mapping[str, Any], result: FitResult) -> None:
+        """Takes up a state, with its history."""
+        self._restore(list(state["weights"].values()))
+        self._good = self._weights()
+        if state["best_weights"] is not None:
+            best = zip(state["best_weights"].values(), self._good, strict=True)
+            self._best = [saved.to(like.device) for saved, like in best]
+        self._fabric_optimizer.load_state_dict(state["optimizer"])
+        optimised = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for index, saved in state["optimizer"]["state"].items():
+            own = self.optimizer.state[optimised[index]]
+            # PyTorch has put them on the right device, but in the parameter's precision, which need not be theirs.
+            own |= {n: v.to(own[n].device) for n, v in saved.items() if isinstance(v, Tensor)}
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        if isinstance(self.objective, Objective):
+            device = self.fabric.device
+            self.objective.load_state_dict({name: value.to(device) for name, value in state["objective"].items()})
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self._randomness.load(state["random"])
+        for row in state["history"]:
+            result.history.append(row)
+            self._start = time.perf_counter() - row["seconds"]
+        result.best_epoch, patience = state["best_epoch"], self._settings["early_stopping"]
+        result.stopped_early = patience is not None and len(result.history) - result.best_epoch >= patience
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """The settings, programs and data that a run must have in common with the one it continues, for JSON."""
+        same = ("batch_size", "learning_rate", "optimizer_options", "gradient_clip", "early_stopping", "seed")
+        identity = {name: self._settings[name] for name in same} | {
+            "optimizer": type(self.optimizer).__name__,
+            "scheduler": None if self.scheduler is None else type(self.scheduler).__name__,
+            "scheduler_options": scheduler_options(type(self.scheduler), self._settings),
+            "precision": self.fabric.strategy.precision.precision,
+            "objective": describe(self.objective),
+            "parameters": {n: f"{tuple(t.shape)} {t.dtype}" for n, t in self._tensors.items()},
+            "data": fingerprint(self.data),
+            "validation": None if self.validation is None else fingerprint(self.validation),
+        }
+        return dict(json.loads(json.dumps(identity, default=repr)))  # as a file holds it: lists for tuples
+
+    def finish(self, result: FitResult) -> None:
+        """Leaves the programs with the weights to end with, and without gradients."""
+        if self._best is not None and result.best_epoch != len(result.history):
+            self._restore(self._best)
+        for parameter in self.parameters:
+            parameter.grad = None
+        self.module.eval()
+        result.seconds = time.perf_counter() - self._start
+
+    def _weights(self) -> list[Tensor]:
+        return [t.detach().clone() for t in self._tensors.values()]
+
+    def _restore(self, weights: list[Tensor]) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(list(self._tensors.values()), weights)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _copy(value: Any) -> Any:
+    """A state with tensors of its own."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copy(v) for key, v in value.items()}
+    return type(value)(map(_copy, value)) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,110 @@
+"""One step of training: the loss of a batch, its gradient, and the optimiser's update of the weights."""
+
+import inspect
+import math
+from typing import TYPE_CHECKING, Any
+
+import pyro
+from torch import Tensor, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is there, but not declared as exported
+from torch.nn.utils import get_total_norm
+
+from pyro_lvm.fit.randomness import random_state, set_random_state
+from pyro_lvm.programs import Program
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["PerDatumLoss", "Step", "StepFailed"]
+
+
+class StepFailed(Exception):
+    """A loss or a gradient is not finite; the weights and the random state are as they were before the step."""
+
+    def __init__(self, what: str, *, of_gradient: bool) -> None:
+        super().__init__(what)
+        self.of_gradient = of_gradient
+
+
+class PerDatumLoss(nn.Module):
+    """The loss of a batch per datum, as a module for Fabric to set up."""
+
+    def __init__(self, programs: tuple[Program, Program], objective: Any) -> None:
+        super().__init__()
+        self.holders = nn.ModuleList(program.module() for program in programs)
+        self._programs, self._objective = programs, objective
+
+    def forward(self, x: Tensor, size: int) -> Tensor:
+        """Minus the bound, nats per datum, the batch standing for a data set of `size`."""
+        if self._programs[0].accepts_size:
+            loss: Tensor = self._objective.differentiable_loss(*self._programs, x, size=size)
+            return loss / size
+        loss = self._objective.differentiable_loss(*self._programs, x)
+        return loss / len(x)
+
+
+class Step:
+    """A step that runs the programs as they are.
+
+    Args:
+        fabric: what the module and the optimiser were set up with.
+        module, optimizer: as Fabric gave them back.
+        parameters: those that are trained.
+        gradient_clip: largest norm of the gradient, or None.
+    """
+
+    def __init__(
+        self,
+        fabric: "Fabric",
+        module: nn.Module,
+        optimizer: Any,
+        parameters: list[nn.Parameter],
+        gradient_clip: float | None,
+    ) -> None:
+        self._fabric, self._module, self._optimizer = fabric, module, optimizer
+        self._parameters, self._gradient_clip = parameters, gradient_clip
+        closure = inspect.signature(optimizer.optimizer.step).parameters["closure"]
+        self._asks_for_losses = closure.default is inspect.Parameter.empty  # as LBFGS does
+
+    def __call__(self, batch: Tensor, size: int) -> float:
+        """Takes the step; its loss, nats per datum.
+
+        Raises:
+            StepFailed: where loss or gradient is not finite.
+        """
+        state = random_state()
+
+        def loss_and_gradient() -> Tensor:
+            set_random_state(state)  # an optimiser that asks several times is to see one function
+            return self._loss_and_gradient(batch, size, state)
+
+        if self._asks_for_losses:
+            return float(self._optimizer.step(loss_and_gradient))
+        loss = loss_and_gradient()
+        self._optimizer.step()
+        return loss.item()
+
+    def _loss_and_gradient(self, batch: Tensor, size: int, state: list[Tensor]) -> Tensor:
+        """The loss, its gradient left on the parameters."""
+        self._optimizer.zero_grad()
+        try:
+            # Pyro's own checks have passed on the first batch; the loss and the gradients are checked at every step.
+            with pyro.validation_enabled(False):
+                loss: Tensor = self._module(batch, size)
+        except LinAlgError as error:
+            set_random_state(state)
+            raise StepFailed(str(error).splitlines()[0], of_gradient=False) from error
+        if not math.isfinite(loss.item()):
+            set_random_state(state)
+            raise StepFailed(f"the loss is {loss.item()}", of_gradient=False)
+        self._fabric.backward(loss)
+        if self._gradient_clip is not None:
+            norm = self._fabric.clip_gradients(
+                self._module, self._optimizer, max_norm=self._gradient_clip, error_if_nonfinite=False
+            )
+        else:
+            norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        if norm is not None and not math.isfinite(norm.item()):
+            set_random_state(state)
+            raise StepFailed("a gradient is not finite", of_gradient=True)
+        return loss.detach()
