@@ -15,6 +15,7 @@ from pyro_lvm import (
     priors,
     zoo,
 )
+from pyro_lvm.compilation import CompiledObjective, compile
 from pyro_lvm.configuration import Part
 from pyro_lvm.diagnostics import posterior
 from pyro_lvm.evidence import LogLikelihood, log_likelihood
@@ -24,11 +25,13 @@ from pyro_lvm.saving import load, save
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompiledObjective",
     "FitResult",
     "History",
     "LogLikelihood",
     "NonFiniteError",
     "Part",
+    "compile",
     "data",
     "diagnostics",
     "distributions",

@@ -24,6 +24,13 @@ class OneHotCategorical(dist.OneHotCategorical):
         tensor([0.2500, 0.7500])
     """
 
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008  # PyTorch's own signature
+        """Draws, (*sample_shape, ..., C)."""
+        with torch.no_grad():
+            # PyTorch's own `one_hot` looks at the values it is given, which a step that is being captured cannot.
+            category = self._categorical.sample(sample_shape).unsqueeze(-1)  # (*sample_shape, ..., 1)
+            return (category == torch.arange(self.logits.shape[-1], device=category.device)).to(self.logits.dtype)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(z), (...), nats."""
         if self._validate_args:

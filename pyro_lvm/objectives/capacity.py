@@ -9,6 +9,7 @@ from torch import Tensor
 from pyro_lvm.objectives.elbo import likelihoods, scaled_kl, total, weighed
 from pyro_lvm.objectives.objective import Objective, valued
 from pyro_lvm.objectives.table import Table
+from pyro_lvm.objectives.whole_batch import over_whole_batch
 
 _FURTHEST = 7.0  # of log μ from 0: a factor of about 1,000
 
@@ -95,14 +96,15 @@ class Capacity(Objective):
         lagrangian = {name: weight_of_likelihood * term for name, term in likelihood.items()}
         lagrangian |= {name: -weight_of_kl * term for name, term in divergence.items()}
         if torch.is_grad_enabled():
-            self._move((kl if self._of_kl else -reconstruction) / table.num_data() - self._limit)
-        return valued(reconstruction - kl, weighed(table, lagrangian, kl.new_zeros(()), self._state))
+            missed = (kl if self._of_kl else -reconstruction) / table.num_data() - self._limit
+            self._move(over_whole_batch(missed))
+        return valued(reconstruction - kl, weighed(table, lagrangian, kl.new_zeros(()), self.state))
 
     def _log_multiplier(self) -> Tensor:
-        return self._state.get("log_multiplier", torch.zeros(()))
+        return self.state.get("log_multiplier", torch.zeros(()))
 
     def _move(self, excess: Tensor) -> None:
-        average = self._decay * self._state.get("excess", excess) + (1 - self._decay) * excess
+        average = self._decay * self.state.get("excess", excess) + (1 - self._decay) * excess
         log_mu = self._log_multiplier().to(excess) + self._rate * average.clamp(-1.0, 1.0)
         # A constraint that holds by itself would send μ to 0, from where it takes as long to come back.
-        self._state |= {"excess": average, "log_multiplier": log_mu.clamp(-_FURTHEST, _FURTHEST)}
+        self.state |= {"excess": average, "log_multiplier": log_mu.clamp(-_FURTHEST, _FURTHEST)}

@@ -9,6 +9,7 @@ from pyro_lvm.objectives.objective import Objective, valued
 from pyro_lvm.objectives.schedules import Schedule
 from pyro_lvm.objectives.score import score_surrogate
 from pyro_lvm.objectives.table import Site, Table
+from pyro_lvm.objectives.whole_batch import over_whole_batch
 
 
 class ELBO(Objective):
@@ -74,18 +75,23 @@ class ELBO(Objective):
             raise ValueError(f"'free_bits_per' must be 'dimension' or 'layer', not {free_bits_per!r}.")
         self._analytic_kl, self._beta = analytic_kl, beta
         self._free_bits, self._by_dimension = free_bits, free_bits > 0 and free_bits_per == "dimension"
+        self.restart()
 
     @property
     def beta(self) -> float:
         """β, now."""
+        return float(self._weight())
+
+    def restart(self) -> None:
+        """Starts the schedule again."""
+        super().restart()
         if isinstance(self._beta, Schedule):
-            return self._beta(float(self._state.get("time", 0.0)))
-        return self._beta
+            self._set_time(torch.zeros((), dtype=torch.float64), self._beta)
 
     def advance(self, epochs: float) -> None:
         """Moves the schedule on."""
         if isinstance(self._beta, Schedule):
-            self._state["time"] = self._state.get("time", torch.zeros((), dtype=torch.float64)) + epochs
+            self._set_time(self.state["time"] + epochs, self._beta)
 
     def table(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Table:
         """The table this objective reads for these arguments of the programs."""
@@ -94,21 +100,30 @@ class ELBO(Objective):
 
     def bound(self, table: Table) -> Tensor:
         """The bound, nats, summed over data."""
-        return self._weighed(table, self.beta)
+        return self._weighed(table, self._weight())
 
     def judge(self, table: Table) -> Tensor:
         """The bound with β as it is at the end of its schedule."""
         return self._weighed(table, self._beta.end if isinstance(self._beta, Schedule) else self._beta)
 
-    def _weighed(self, table: Table, beta: float) -> Tensor:
+    def _set_time(self, time: Tensor, schedule: Schedule) -> None:
+        # The weight is a tensor too, and not worked out by the bound, so that a captured step can be given it.
+        beta = torch.full((), schedule(float(time)), dtype=torch.float64, device=time.device)
+        self.state = {**self.state, "time": time, "beta": beta}
+
+    def _weight(self) -> float | Tensor:
+        return self.state["beta"] if isinstance(self._beta, Schedule) else self._beta
+
+    def _weighed(self, table: Table, beta: float | Tensor) -> Tensor:
         terms, unused = likelihoods(table), torch.zeros(())
+        beta = beta.to(next(iter(terms.values()))) if isinstance(beta, Tensor) else beta
         for site in table.latents:
             kl = _by_dimension(site) if self._by_dimension else scaled_kl(site)  # (K, *plates, *dimensions)
             if self._free_bits:
                 kl, left = _above(kl, site, self._free_bits)
                 unused = unused + left
             terms[site.name] = -beta * kl
-        return weighed(table, terms, -beta * unused, self._state)
+        return weighed(table, terms, -beta * unused, self.state)
 
 
 def weighed(table: Table, terms: dict[str, Tensor], constant: Tensor, state: dict[str, Tensor]) -> Tensor:
@@ -164,8 +179,9 @@ def _above(kl: Tensor, site: Site, free_bits: float) -> tuple[Tensor, Tensor]:
     Together they sum to Σ_g max(λ, KL_g) times the number of data.
     """
     data, dimensions = tuple(range(site.log_p.dim())), tuple(range(site.log_p.dim(), kl.dim()))
-    floor = free_bits * site.count()
-    active = kl.detach().sum(data) / len(kl) > floor  # (*dimensions)
+    count = site.count()
+    floor = free_bits * count
+    active = over_whole_batch(kl.sum(data) / (len(kl) * count)) > free_bits  # (*dimensions)
     part = kl * active
     return part.sum(dimensions) if dimensions else part, floor * (~active).sum()
 

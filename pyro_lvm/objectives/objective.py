@@ -57,7 +57,7 @@ class Objective(PyroELBO):
             raise ValueError(f"'num_particles' is a number of draws and must be at least 1, not {num_particles!r}.")
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         self.max_plate_nesting = max_plate_nesting
-        self._state: dict[str, Tensor] = {}
+        self.state: dict[str, Tensor] = {}  # replaced, or changed entry by entry; its tensors are never written to
         self._found: tuple[Any, Any, Structure] | None = None  # model, guide, their structure
 
     @abstractmethod
@@ -73,15 +73,15 @@ class Objective(PyroELBO):
 
     def restart(self) -> None:
         """Forgets the state; `fit` does so before it starts."""
-        self._state = {}
+        self.state = {}
 
     def state_dict(self) -> dict[str, Tensor]:
         """The state, for a checkpoint; nothing for an objective that does not change."""
-        return {name: value.clone() for name, value in self._state.items()}
+        return {name: value.clone() for name, value in self.state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes up the state of a checkpoint."""
-        self._state = {name: value.clone() for name, value in state.items()}
+        self.state = {name: value.clone() for name, value in state.items()}
 
     def table(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Table:
         """The table this objective reads for these arguments of the programs."""

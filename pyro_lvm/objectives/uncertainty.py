@@ -54,4 +54,4 @@ class UncertaintyAutoencoder(Objective):
 
     def bound(self, table: Table) -> Tensor:
         """Σ scale · (H(x) + E[log p(x | z)]), nats, summed over data."""
-        return weighed(table, likelihoods(table), self.entropy * table.num_data(), self._state)
+        return weighed(table, likelihoods(table), self.entropy * table.num_data(), self.state)

@@ -1,0 +1,235 @@
+"""Compiled objectives: the loss of a pair and its gradient, captured once and replayed."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_lvm.capture import ProductChoices, Replayer, plain_attributes
+from pyro_lvm.objectives import Objective
+from pyro_lvm.programs import Pair, pair
+
+__all__ = ["CompiledLoss", "CompiledObjective", "compile", "parts_of", "tensors_of"]
+
+Gradients = Sequence[Tensor | None]
+
+
+class CompiledLoss:
+    """A loss and its gradient by replaying a captured graph; see `pyro_lvm.capture.Replayer`.
+
+    Args:
+        loss: a scalar of a batch.
+        programs, objective: what it runs.
+        parameters: what it is differentiated by.
+        choices: of matrix products.
+        is_worth_it: of a batch, whether there will be enough of its shape.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[Tensor], Tensor],
+        programs: Pair,
+        objective: Any,
+        parameters: list[nn.Parameter],
+        choices: ProductChoices,
+        is_worth_it: Callable[[Tensor], bool] = lambda x: True,
+    ) -> None:
+        self._loss, self._objective, self._parameters = loss, objective, parameters
+        self._has_state = isinstance(objective, Objective)
+        self._fixed = tensors_of(programs)
+        self._names: list[str] = []  # of the objective's state, as the results have it
+        self._used: list[bool] = []  # parameters that have a gradient
+        self._replayer = Replayer(
+            self._run, self._tensors, choices, agree=self._agree, is_worth_it=is_worth_it, what="the loss"
+        )
+        self._parts = parts_of(programs, objective)
+        self._plain = plain_attributes(self._parts)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Gradients]:
+        """The loss, and its gradient by every parameter, None for one that has no part in it."""
+        loss, *results = self._replayer(x)
+        if self._names:
+            count = len(self._names)
+            self._objective.state = dict(zip(self._names, results[:count], strict=True))
+            results = results[count:]
+        if len(results) == len(self._used):
+            return loss, results
+        gradients = iter(results)
+        return loss, [next(gradients) if used else None for used in self._used]
+
+    @property
+    def failure(self) -> str | None:
+        """Why the programs run as they are; None while they need not."""
+        return self._replayer.failure
+
+    def look_for_changes(self) -> None:
+        """Captures anew if a number or a word among the programs' or the objective's attributes has changed."""
+        now = plain_attributes(self._parts)
+        if now != self._plain:
+            self._plain = now
+            self._replayer.forget()
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self._fixed, *self._objective.state.values()] if self._has_state else self._fixed
+
+    def _run(self, x: Tensor) -> list[Tensor]:
+        """Loss, state and gradients, by the programs; the objective's state stays as it was."""
+        before = dict(self._objective.state) if self._has_state else {}
+        try:
+            loss = self._loss(x)
+            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+            after = dict(self._objective.state) if self._has_state else {}
+        finally:
+            if self._has_state:
+                self._objective.state = before
+        self._names, self._used = list(after), [gradient is not None for gradient in gradients]
+        return [loss.detach(), *after.values(), *(gradient for gradient in gradients if gradient is not None)]
+
+    def _agree(self, replayed: Sequence[Tensor], own: Sequence[Tensor]) -> bool:
+        """The loss and the state each, and the gradients together: a single one may be nothing but rounding."""
+        first = 1 + len(self._names)
+        alone = all(same_but_for_rounding([a], [b]) for a, b in zip(replayed[:first], own[:first], strict=True))
+        return alone and same_but_for_rounding(replayed[first:], own[first:])
+
+
+class CompiledObjective:
+    r"""An objective of one pair, captured and replayed: what `objective(model, guide)` is, in less time.
+
+    `compiled(x)` is the loss, minus the bound in nats, summed over the batch and scaled as the objective does; its
+    `backward` adds the gradient to the parameters. The draws are those that the objective would make.
+
+    The first two batches of a shape go through the programs as they are; capturing takes seconds and is done for every
+    shape. Numbers and words among the attributes of the modules and of the objective may change between calls; what a
+    program reads elsewhere in Python is taken to stay as it is. Where the programs cannot be captured, they run as they
+    are, and the log says why.
+
+    Args:
+        objective: one of `pyro_lvm.objectives`, or a Pyro ELBO with a `differentiable_loss`.
+        model, guide: the pair, zoo or your own.
+
+    Raises:
+        ValueError: for an objective without a `differentiable_loss`.
+
+    References:
+        Ansel et al. (2024), PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode Transformation and Graph
+        Compilation: the compiler that the graph goes to.
+    """
+
+    def __init__(self, objective: Any, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
+        if not callable(getattr(objective, "differentiable_loss", None)):
+            raise ValueError(
+                f"'objective' must have a differentiable_loss, which {type(objective).__name__} has not: use one of "
+                "pyro_lvm.objectives."
+            )
+        self._objective, self._programs = objective, pair(model, guide)
+        self._choices = ProductChoices()
+        self._losses: dict[int | None, CompiledLoss] = {}  # by size, which a graph has as a constant
+        self._parameters: list[nn.Parameter] = []
+
+    def __call__(self, x: Tensor, *, size: int | None = None) -> Tensor:
+        """The loss of a batch, to call `backward` on.
+
+        Args:
+            x: (B, *data_shape).
+            size: of the data set it is a batch of; B where left out.
+        """
+        if not torch.is_grad_enabled():
+            return self._loss(x, size)
+        loss, gradients = self._compiled(x, size)(x)
+        found: Tensor = _WithGradient.apply(loss, gradients, *self._parameters)
+        return found
+
+    def loss_and_grads(self, x: Tensor, *, size: int | None = None) -> float:
+        """The loss of a batch; adds its gradient to the parameters', as Pyro's objectives do."""
+        loss, gradients = self._compiled(x, size)(x)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return loss.item()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the programs run as they are; None while they need not."""
+        return next((loss.failure for loss in self._losses.values() if loss.failure), None)
+
+    def _compiled(self, x: Tensor, size: int | None) -> CompiledLoss:
+        compiled = self._losses.get(size)
+        if compiled is not None:
+            compiled.look_for_changes()
+            return compiled
+        with torch.random.fork_rng(), torch.no_grad():
+            self._loss(x, size)  # a function's own `pyro.param` statements make their parameters when they first run
+        self._parameters = parameters_of(self._programs)
+        compiled = CompiledLoss(
+            lambda x: self._loss(x, size), self._programs, self._objective, self._parameters, self._choices
+        )
+        return self._losses.setdefault(size, compiled)
+
+    def _loss(self, x: Tensor, size: int | None) -> Tensor:
+        arguments = {} if size is None else {"size": size}
+        loss: Tensor = self._objective.differentiable_loss(*self._programs, x, **arguments)
+        return loss
+
+
+def compile(objective: Any, model: Callable[..., Any], guide: Callable[..., Any]) -> CompiledObjective:
+    """Compiles an objective for a pair, for training loops of your own; `fit` does so by itself.
+
+    See `CompiledObjective` for what it takes, gives and raises.
+
+    Example:
+        >>> from pyro_lvm import guides, models, objectives
+        >>> _ = torch.manual_seed(0)
+        >>> model, guide = models.ProbabilisticPCA(5, latent_dim=2), guides.LinearNormal(5, latent_dim=2)
+        >>> loss = compile(objectives.ELBO(), model, guide)
+        >>> optimizer = torch.optim.Adam([*model.parameters(), *guide.parameters()])
+        >>> x = torch.randn(100, 5)
+        >>> for batch in x.split(50):
+        ...     optimizer.zero_grad()
+        ...     loss(batch, size=100).backward()
+        ...     optimizer.step()
+        >>> all(p.grad is not None for p in model.parameters())
+        True
+    """
+    return CompiledObjective(objective, model, guide)
+
+
+class _WithGradient(torch.autograd.Function):
+    """A loss whose gradient is known already."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: Gradients, *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(None if gradient is None else weight * gradient for gradient in ctx.gradients)
+
+
+def parameters_of(programs: Pair) -> list[nn.Parameter]:
+    """What of a pair is trained, each once."""
+    found = [p for program in programs if program is not None for p in program.parameters() if p.requires_grad]
+    return list({id(p): p for p in found}.values())
+
+
+def tensors_of(programs: Pair) -> list[Tensor]:
+    """Every tensor of a pair, each once: parameters and buffers."""
+    modules = [program.module() for program in programs if program is not None]
+    found = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+    return list({id(t): t for t in found}.values())
+
+
+def parts_of(programs: Pair, *others: Any) -> list[Any]:
+    """The objects whose plain attributes a capture has made constants of."""
+    originals = [program.original for program in programs if program is not None]
+    modules = [m for part in (*originals, *others) if isinstance(part, nn.Module) for m in part.modules()]
+    return [*modules, *(part for part in (*originals, *others) if not isinstance(part, nn.Module))]
+
+
+def same_but_for_rounding(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Whether tensors, taken together, are equal up to what rounding makes of long sums."""
+    tolerance = 1e-7 if all(t.dtype == torch.float64 for t in expected) else 1e-3
+    difference = sum(float((a - b).double().square().sum()) for a, b in zip(found, expected, strict=True)) ** 0.5
+    norm = sum(float(b.double().square().sum()) for b in expected) ** 0.5
+    return difference <= tolerance * (norm + 1e-6)
