@@ -1,16 +1,16 @@
 """Compiled objectives: the loss of a pair and its gradient, captured once and replayed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyro_lvm.capture import ProductChoices, Replayer, plain_attributes
+from pyro_lvm.capture import ProductChoices, Replayer, plain_attributes, same_but_for_rounding
 from pyro_lvm.objectives import Objective
 from pyro_lvm.programs import Pair, pair
 
-__all__ = ["CompiledLoss", "CompiledObjective", "compile", "parts_of", "tensors_of"]
+__all__ = ["CompiledLoss", "CompiledObjective", "compile"]
 
 Gradients = Sequence[Tensor | None]
 
@@ -37,7 +37,8 @@ class CompiledLoss:
     ) -> None:
         self._loss, self._objective, self._parameters = loss, objective, parameters
         self._has_state = isinstance(objective, Objective)
-        self._fixed = tensors_of(programs)
+        tensors = [t for program in programs if program is not None for t in program.tensors()]
+        self._fixed = list({id(t): t for t in tensors}.values())
         self._names: list[str] = []  # of the objective's state, as the results have it
         self._used: list[bool] = []  # parameters that have a gradient
         self._replayer = Replayer(
@@ -62,6 +63,14 @@ class CompiledLoss:
     def failure(self) -> str | None:
         """Why the programs run as they are; None while they need not."""
         return self._replayer.failure
+
+    def state(self) -> dict[str, Any]:
+        """How far the capture has come and what it chose, for a checkpoint."""
+        return self._replayer.state()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes up a state: what was replayed then is replayed from now on."""
+        self._replayer.load(state)
 
     def look_for_changes(self) -> None:
         """Captures anew if a number or a word among the programs' or the objective's attributes has changed."""
@@ -213,23 +222,8 @@ def parameters_of(programs: Pair) -> list[nn.Parameter]:
     return list({id(p): p for p in found}.values())
 
 
-def tensors_of(programs: Pair) -> list[Tensor]:
-    """Every tensor of a pair, each once: parameters and buffers."""
-    modules = [program.module() for program in programs if program is not None]
-    found = [t for module in modules for t in (*module.parameters(), *module.buffers())]
-    return list({id(t): t for t in found}.values())
-
-
 def parts_of(programs: Pair, *others: Any) -> list[Any]:
     """The objects whose plain attributes a capture has made constants of."""
     originals = [program.original for program in programs if program is not None]
     modules = [m for part in (*originals, *others) if isinstance(part, nn.Module) for m in part.modules()]
     return [*modules, *(part for part in (*originals, *others) if not isinstance(part, nn.Module))]
-
-
-def same_but_for_rounding(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
-    """Whether tensors, taken together, are equal up to what rounding makes of long sums."""
-    tolerance = 1e-7 if all(t.dtype == torch.float64 for t in expected) else 1e-3
-    difference = sum(float((a - b).double().square().sum()) for a, b in zip(found, expected, strict=True)) ** 0.5
-    norm = sum(float(b.double().square().sum()) for b in expected) ** 0.5
-    return difference <= tolerance * (norm + 1e-6)

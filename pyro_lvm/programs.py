@@ -15,12 +15,17 @@ import pyro.poutine as poutine
 import torch
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
+from pyro_lvm.capture import ProductChoices, Replayer
 from pyro_lvm.configuration import Part
 
 __all__ = ["Constant", "Model", "Pair", "Program", "data_plate", "pair"]
+
+_AT_ONCE = 4096  # data drawn from the prior predictive
+_REPAID = 500  # replays of a captured graph that repay the capture, of so many data each
 
 
 def data_plate(x: Tensor | None, size: int | None) -> pyro.plate:
@@ -59,11 +64,33 @@ class Model(Part):
     """A generative program, abstract: `forward(x=None, *, size=None)` runs it and returns the data site's value."""
 
     def sample(self, n: int) -> Tensor:
-        """Draws n data from the prior predictive p(x), (n, *data_shape), without touching Pyro's global state."""
+        """Draws n data from the prior predictive p(x), (n, *data_shape), without touching Pyro's global state.
+
+        Many data are drawn some thousands at a time, unless they share a latent, and where it repays by replaying a
+        captured graph.
+        """
         if n < 1:
             raise ValueError(f"'n' is the number of data to draw and must be at least 1, not {n}.")
+        program = Program(self)
         with torch.no_grad(), poutine.block():
-            return cast(Tensor, Program(self)(size=n))
+            if n <= _AT_ONCE or program.shares_latents():
+                return cast(Tensor, program(size=n))
+            draw = Replayer(
+                lambda _: [program(size=_AT_ONCE)],
+                program.tensors,
+                ProductChoices(),
+                is_worth_it=lambda _: n > _REPAID * _AT_ONCE,
+                what="the drawing of samples",
+            )
+            nothing = torch.empty(0, device=program.reference().device)
+            result = torch.empty(0)
+            for start in range(0, n, _AT_ONCE):
+                drawn = draw(nothing)[0]
+                if not start:  # all the memory at once: parts put together in the end would take twice as much
+                    result = drawn.new_empty(n, *drawn.shape[1:])
+                part = result[start : start + _AT_ONCE]
+                part.copy_(drawn[: len(part)])
+            return result
 
 
 class Program:
@@ -115,6 +142,18 @@ class Program:
             yield from self.original.named_parameters()
         for name, (value, _) in self._answers.own.items():
             yield name, value
+
+    def tensors(self) -> list[Tensor]:
+        """All its parameters and buffers, each once."""
+        module = self.module()
+        return list({id(t): t for t in (*module.parameters(), *module.buffers())}.values())
+
+    def shares_latents(self) -> bool:
+        """Whether data drawn from it share a latent, which is drawn once for all of them."""
+        with torch.random.fork_rng():
+            sites = poutine.trace(self).get_trace(size=2).nodes.values()
+        drawn = [site for site in sites if site["type"] == "sample" and not site_is_subsample(site)]
+        return any(not any(frame.vectorized for frame in site["cond_indep_stack"]) for site in drawn)
 
     def reference(self) -> Tensor:
         """A tensor with the program's device and precision: its first real parameter, or an empty one without any."""

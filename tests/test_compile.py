@@ -18,7 +18,7 @@ from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor, nn
 
 import pyro_lvm as lvm
-from pyro_lvm import guides, likelihoods, models, networks, objectives, posteriors, priors
+from pyro_lvm import guides, likelihoods, models, networks, objectives, posteriors, priors, programs
 from pyro_lvm.capture import ProductChoices, lowering, products
 from pyro_lvm.capture.lowering import replay
 from pyro_lvm.programs import data_plate
@@ -389,3 +389,43 @@ def test_a_users_program_without_size_is_compiled(no_compiler: None):
                     gradient, torch.autograd.grad(expected, parameter, retain_graph=True)[0], rtol=1e-10, atol=1e-10
                 )
     assert loss.failure is None
+
+
+# Samples
+
+
+def test_many_samples_are_drawn_in_parts_and_replayed(monkeypatch: pytest.MonkeyPatch, no_compiler: None):
+    model = vae()[0]
+    calls: list[int] = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    monkeypatch.setattr(programs, "_AT_ONCE", 10)
+    monkeypatch.setattr(programs, "_REPAID", 10_000)
+    torch.manual_seed(4)
+    expected = model.sample(95)
+    assert len(calls) == 11  # one to see what data share
+    monkeypatch.setattr(programs, "_REPAID", 0)
+    torch.manual_seed(4)
+    assert torch.equal(model.sample(95), expected)
+    assert len(calls) == 11 + 5  # the look, one as it is, one to capture from, the capture, one to compare with
+    assert expected.shape == (95, D)
+
+
+def test_samples_that_share_a_latent_are_drawn_together(monkeypatch: pytest.MonkeyPatch):
+    class Shared(programs.Model):
+        def forward(self, x: Tensor | None = None, *, size: int | None = None) -> Any:
+            location = pyro.sample("location", dist.Normal(0.0, 100.0))
+            with data_plate(x, size):
+                return pyro.sample("x", dist.Normal(location, 1e-3), obs=x)
+
+    monkeypatch.setattr(programs, "_AT_ONCE", 10)
+    assert Shared().sample(100).std() < 1
+
+
+def test_samples_have_the_right_mean(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(programs, "_AT_ONCE", 100)
+    monkeypatch.setattr(programs, "_REPAID", 0)
+    model = models.ProbabilisticPCA(3, latent_dim=2)
+    x = model.sample(20_000)
+    covariance = model.weight @ model.weight.T + model.noise_scale.square() * torch.eye(3)
+    error = (covariance.diagonal() / len(x)).sqrt()
+    assert ((x.mean(0) - model.bias).abs() < 4.5 * error).all()

@@ -8,7 +8,7 @@ Nothing here knows of programs or objectives.
 
 from pyro_lvm.capture.plain import plain_attributes
 from pyro_lvm.capture.products import ProductChoices
-from pyro_lvm.capture.replayer import Replayer
+from pyro_lvm.capture.replayer import Replayer, same_but_for_rounding
 from pyro_lvm.capture.tracing import CannotCapture, being_captured
 
-__all__ = ["CannotCapture", "ProductChoices", "Replayer", "being_captured", "plain_attributes"]
+__all__ = ["CannotCapture", "ProductChoices", "Replayer", "being_captured", "plain_attributes", "same_but_for_rounding"]

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from pyro_lvm.capture.lowering import Replay, replay
 from pyro_lvm.capture.products import ProductChoices
 from pyro_lvm.capture.tracing import CannotCapture
 
-__all__ = ["Replayer"]
+__all__ = ["Replayer", "same_but_for_rounding"]
 
 _log = logging.getLogger("pyro_lvm")
 
@@ -22,9 +22,20 @@ _TRIES = 3  # batches on which a replay may differ from the function before it i
 Results = Sequence[Tensor]
 
 
+def same_but_for_rounding(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Whether tensors, taken together, are equal up to what rounding makes of long sums."""
+    tolerance = 1e-7 if all(t.dtype == torch.float64 for t in expected) else 1e-3
+    difference = sum(float((a - b).double().square().sum()) for a, b in zip(found, expected, strict=True)) ** 0.5
+    norm = sum(float(b.double().square().sum()) for b in expected) ** 0.5
+    return difference <= tolerance * (norm + 1e-6)
+
+
 @dataclass
-class _Captured:
-    run: Replay
+class _Shape:
+    """How far a shape of batch has come: seen once, captured, and compared until it is trusted."""
+
+    run: Replay | None = None
+    is_captured: bool = False
     differed: int = 0
     is_trusted: bool = False
 
@@ -52,62 +63,85 @@ class Replayer:
         tensors: Callable[[], list[Tensor]],
         choices: ProductChoices,
         *,
-        agree: Callable[[Results, Results], bool],
+        agree: Callable[[Results, Results], bool] = same_but_for_rounding,
         is_worth_it: Callable[[Tensor], bool] = lambda x: True,
         what: str,
     ) -> None:
         self._function, self._tensors, self._choices = function, tensors, choices
         self._agree, self._is_worth_it, self._what = agree, is_worth_it, what
-        self._captured: dict[Any, _Captured] = {}
-        self._seen: set[Any] = set()
+        self._shapes: dict[tuple[torch.Size, torch.dtype], _Shape] = {}
         self.failure: str | None = None  # why nothing is captured any more
 
     def __call__(self, x: Tensor) -> Results:
         """The function's results."""
         key = (x.shape, x.dtype)
-        captured = self._captured.get(key)
-        if captured is not None:
-            return self._replayed(captured, x) if captured.is_trusted else self._compared(captured, x)
+        shape = self._shapes.get(key)
+        if self.failure is not None:
+            return self._function(x)
+        if shape is None:
+            self._shapes[key] = _Shape()
+            return self._function(x)
+        if shape.is_captured:
+            if shape.run is None and not self._capture(shape, x):
+                return self._function(x)
+            return self._replayed(shape, x) if shape.is_trusted else self._compared(shape, x)
         results = self._function(x)
-        if key not in self._seen:
-            self._seen.add(key)
-        elif self.failure is None and self._is_worth_it(x):
-            self._capture(key, x)
+        if self._is_worth_it(x):
+            self._capture(shape, x)
         return results
 
     def forget(self) -> None:
         """Captures anew from now on: something has changed that the graphs have made a constant."""
-        self._captured.clear()
+        self._shapes.clear()
 
-    def _capture(self, key: Any, x: Tensor) -> None:
+    def state(self) -> dict[str, Any]:
+        """How far each shape has come, for a checkpoint: one that goes on from it replays what this one would."""
+        shapes = [
+            {"shape": list(size), "dtype": str(dtype), "is_captured": s.is_captured, "differed": s.differed}
+            | {"is_trusted": s.is_trusted}
+            for (size, dtype), s in self._shapes.items()
+        ]
+        return {"shapes": shapes, "failure": self.failure}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes up a state; what it had captured is captured again when it is needed."""
+        self.failure = state["failure"]
+        for given in state["shapes"]:
+            key = torch.Size(given["shape"]), getattr(torch, given["dtype"].removeprefix("torch."))
+            how_far = {name: given[name] for name in ("is_captured", "differed", "is_trusted")}
+            self._shapes[key] = _Shape(**how_far)
+
+    def _capture(self, shape: _Shape, x: Tensor) -> bool:
         start = time.perf_counter()
         x = x.clone()  # whatever else it is, to the graph it is the batch
         try:
-            run = replay(lambda: self._function(x), [*self._tensors(), x], self._choices)
+            shape.run = replay(lambda: self._function(x), [*self._tensors(), x], self._choices)
         except CannotCapture as error:
             self._give_up(str(error))
-            return
-        self._captured[key] = _Captured(run)
+            return False
+        shape.is_captured = True
         _log.info("compiled %s for batches of %d in %.1f s", self._what, len(x), time.perf_counter() - start)
+        return True
 
-    def _replayed(self, captured: _Captured, x: Tensor) -> Results:
+    def _replayed(self, shape: _Shape, x: Tensor) -> Results:
+        assert shape.run is not None
         with torch.no_grad():  # gradients are among the results
-            return captured.run([*self._tensors(), x])
+            return shape.run([*self._tensors(), x])
 
-    def _compared(self, captured: _Captured, x: Tensor) -> Results:
+    def _compared(self, shape: _Shape, x: Tensor) -> Results:
         before = _generators(x)
-        replayed = self._replayed(captured, x)
+        replayed = self._replayed(shape, x)
         _set_generators(x, before)
         own = self._function(x)
-        captured.is_trusted = self._agree(replayed, own)
-        captured.differed += not captured.is_trusted
-        if captured.differed == _TRIES:
+        shape.is_trusted = self._agree(replayed, own)
+        shape.differed += not shape.is_trusted
+        if shape.differed == _TRIES:
             self._give_up("they do not do the same at every call")
         return own
 
     def _give_up(self, reason: str) -> None:
         self.failure = reason
-        self._captured.clear()
+        self._shapes.clear()
         _log.warning("the programs run as they are, and %s is not compiled: %s.", self._what, reason)
 
 
