@@ -11,9 +11,10 @@ from torch.distributions import constraints
 
 from pyro_lvm.data.arrays import as_split
 from pyro_lvm.data.checks import DataError
-from pyro_lvm.data.dataset import Split
+from pyro_lvm.data.dataset import Split, StreamedDataset, rows_at_once
 from pyro_lvm.nonfinite import locate
 from pyro_lvm.programs import Model, Pair
+from pyro_lvm.progress import progress_bar
 
 __all__ = ["as_programs_data", "as_tensor", "check_pair", "in_batches"]
 
@@ -49,13 +50,16 @@ def in_batches(x: Split, rows: int, programs: Pair) -> Any:
         yield convert(x[start : start + rows], programs)
 
 
-def check_pair(programs: Pair, x: Split, name: str, evaluate: Callable[[Tensor], Tensor]) -> bool:
+def check_pair(
+    programs: Pair, x: Split, name: str, evaluate: Callable[[Tensor], Tensor], *, progress: bool = False
+) -> bool:
     """Runs the pair on a first batch with all of Pyro's checks on, and holds all data against the likelihood's support.
 
     The caller's random state stays as it was.
 
     Args:
         evaluate: what will be computed, of a batch.
+        progress: show a bar on a terminal while a split too large for memory is read, which is done once.
 
     Returns:
         Whether the data are discrete: observed as they are, by a likelihood over separate values.
@@ -72,8 +76,7 @@ def check_pair(programs: Pair, x: Split, name: str, evaluate: Callable[[Tensor],
             with pyro.validation_enabled(False):
                 support = _support(programs, batch)
                 if support is not None:
-                    for i, part in enumerate(in_batches(x, 4096, programs)):
-                        _check_support(part, support, name, 4096 * i)
+                    _check_all(programs, x, name, support, progress and isinstance(x, StreamedDataset))
                 torch.set_rng_state(state)
                 values = evaluate(batch)
                 if bool(values.isnan().any()):
@@ -111,6 +114,15 @@ def _support(programs: Pair, batch: Tensor) -> tuple[str, Any, int] | None:
                 support = support.base_constraint
             return name, support, support.event_dim
     return None
+
+
+def _check_all(programs: Pair, x: Split, name: str, support: tuple[str, Any, int], progress: bool) -> None:
+    start = 0
+    with progress_bar(f"checking {name}", len(x), progress) as advance:
+        for part in in_batches(x, rows_at_once(x.shape), programs):
+            _check_support(part, support, name, start)
+            start += len(part)
+            advance(len(part), "")
 
 
 def _check_support(part: Tensor, support: tuple[str, Any, int], name: str, start: int) -> None:

@@ -14,8 +14,11 @@ from pyro_lvm.data.checks import (
 )
 from pyro_lvm.data.dataset import CompactDataset, Dataset, IndexedDataset, Split, StackedDataset
 from pyro_lvm.data.files import read_file
+from pyro_lvm.data.fingerprint import fingerprint
 from pyro_lvm.data.loading import load
+from pyro_lvm.data.mapped import MappedDataset
 from pyro_lvm.data.named import data_root, downsample, names
+from pyro_lvm.data.prefetch import batches
 from pyro_lvm.data.torchvision_ops import declare_missing_operators
 
 __all__ = [
@@ -24,8 +27,10 @@ __all__ = [
     "Dataset",
     "DynamicBinarisation",
     "IndexedDataset",
+    "MappedDataset",
     "Split",
     "StackedDataset",
+    "batches",
     "check_choice",
     "check_finite",
     "check_labels",
@@ -36,6 +41,7 @@ __all__ = [
     "data_root",
     "declare_missing_operators",
     "downsample",
+    "fingerprint",
     "from_arrays",
     "load",
     "names",

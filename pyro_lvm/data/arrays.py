@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,17 @@ from pyro_lvm.data.checks import (
     check_shapes,
     check_size,
 )
-from pyro_lvm.data.dataset import LARGE, CompactDataset, Dataset, IndexedDataset, Split, StackedDataset
+from pyro_lvm.data.dataset import (
+    LARGE,
+    CompactDataset,
+    Dataset,
+    IndexedDataset,
+    Split,
+    StackedDataset,
+    StreamedDataset,
+)
+from pyro_lvm.data.files import SUFFIXES, read_file
+from pyro_lvm.data.mapped import MappedDataset, is_large, is_mapped
 
 #: The fraction of a single array that goes into validation, and again into test, where nothing else is said.
 FRACTION = 0.1
@@ -63,8 +74,9 @@ def from_arrays(
     Floating-point arrays are real unless ``levels`` is given.
 
     Values are copied to float32 on the CPU; discrete data of up to 256 levels that would take more than 512 MiB that
-    way stay bytes (:class:`CompactDataset`), and a torch Dataset that would is read as it is used
-    (:class:`StackedDataset`, checked as it is used, without labels).
+    way stay bytes (:class:`CompactDataset`). Memory-mapped arrays that would are read as they are used
+    (:class:`MappedDataset`), and so are torch Datasets (:class:`StackedDataset`, without labels); both are checked as
+    they are used.
 
     Args:
         train: Examples to train on, of shape (N, *shape).
@@ -109,7 +121,7 @@ def from_arrays(
     for key in own_labels:
         check_choice(str(key), parts, "labels")
     for key, part in parts.items():
-        check_not_empty(part.values[:1] if isinstance(part.values, StackedDataset) else part.values, key)
+        check_not_empty(part.values[:1] if isinstance(part.values, StreamedDataset) else part.values, key)
     check_shapes({key: part.values.shape for key, part in parts.items()})
 
     if levels is None:
@@ -203,13 +215,16 @@ def assemble(
     if any(counts.values()):
         whole, whole_labels = splits["train"], labels.get("train")
         # What is taken from dynamic data is not drawn anew: it comes from the draw that static data would have.
-        taken = _fix(whole.probabilities, "static", seed, 0) if isinstance(whole, DynamicBinarisation) else whole
+        drawn = draw(whole.probabilities, seed, 0, order[left:]) if isinstance(whole, DynamicBinarisation) else None
         start = 0
         for key, count in {"train": left, **counts}.items():
             if count == 0:
                 continue
             where = order[start : start + count] if shuffle else slice(start, start + count)  # a slice does not copy
-            splits[key] = _take(whole if key == "train" else taken, where)
+            if drawn is None or key == "train":
+                splits[key] = _take(whole, where)
+            else:
+                splits[key] = _take(drawn, slice(start - left, start - left + count))
             if whole_labels is not None:
                 labels[key] = whole_labels[where]
             start += count
@@ -236,16 +251,21 @@ def _take(values: Split, where: slice | Tensor) -> Split:
 
 @dataclass(frozen=True)
 class _Raw:
-    """Examples as given, of any numeric type: a tensor, or a torch Dataset too large for one."""
+    """Examples as given, of any numeric type: a tensor, or what is too large for one."""
 
-    values: Tensor | StackedDataset
+    values: Tensor | StreamedDataset
     labels: Tensor | None
 
 
 def _read(value: Any, labels: Any, name: str) -> _Raw:
-    if isinstance(value, torch_data.Dataset):
+    values: Tensor | StreamedDataset
+    if isinstance(value, MappedDataset):
+        values = value
+    elif isinstance(value, torch_data.Dataset):
         values, found = _read_torch_dataset(value, name)
         labels = found if labels is None else labels
+    elif is_mapped(value) and is_large(value.shape):
+        values = MappedDataset(value, name)
     else:
         values = to_tensor(value, name)
     if labels is None:
@@ -337,11 +357,17 @@ def _read_torch_dataset(dataset: torch_data.Dataset[Any], name: str) -> tuple[Te
     return torch.stack(values), labels
 
 
-def _infer_levels(values: list[Tensor | StackedDataset]) -> int | None:
+def _infer_levels(values: list[Tensor | StreamedDataset]) -> int | None:
     high = 0
     for x in values:
+        if isinstance(x, MappedDataset):
+            levels = x.infer_levels()
+            if levels is None:
+                return None
+            high = max(high, levels - 1)
+            continue
         # Reading a whole torch Dataset for its range would take as long as an epoch.
-        if isinstance(x, StackedDataset) or x.is_floating_point():
+        if isinstance(x, StreamedDataset) or x.is_floating_point():
             return None
         low, top = (int(bound) for bound in x.to(torch.uint8 if x.dtype == torch.bool else x.dtype).aminmax())
         if low < 0:
@@ -352,9 +378,11 @@ def _infer_levels(values: list[Tensor | StackedDataset]) -> int | None:
     return 256 if high <= 255 else None
 
 
-def _finish(x: Tensor | StackedDataset, levels: int | None, name: str, compact: bool) -> Split:
-    if isinstance(x, StackedDataset):
-        return StackedDataset(x.dataset, x.value, x.index, x.divisor, levels)
+def _finish(x: Tensor | StreamedDataset, levels: int | None, name: str, compact: bool) -> Split:
+    if isinstance(x, StreamedDataset):
+        if levels is not None:
+            check_levels(torch.empty(0), levels, name)
+        return x.derive(levels=levels)
     check_finite(x, name)
     if levels is not None:
         check_levels(x, levels, name)
@@ -370,23 +398,41 @@ def as_split(value: Any, name: str) -> Split:
     """Data of any accepted kind as something to index: a tensor of its own type, or a split computed as it is used.
 
     Args:
-        value: an array, tensor, nested list, `IndexedDataset`, or torch Dataset of tensors or (tensor, label).
+        value: an array, tensor, nested list, path of a file of one array, `IndexedDataset`, or torch Dataset of tensors
+            or (tensor, label).
         name: the argument's name, for the error.
 
     Raises:
-        DataError: ``value`` is no array of real numbers, is empty or not finite.
+        DataError: ``value`` is no array of real numbers, is empty or not finite, or is a file that cannot be read or
+            holds several splits.
 
     Example:
         >>> as_split([[1, 2], [3, 4]], "data")
         tensor([[1, 2],
                 [3, 4]])
     """
+    if isinstance(value, (str, Path)):
+        value = _read_path(Path(value).expanduser(), name)
     if isinstance(value, IndexedDataset):
         return value
     if isinstance(value, torch_data.Dataset):
         return _read_torch_dataset(value, name)[0]
+    if is_mapped(value) and is_large(value.shape):
+        return MappedDataset(value, name)
     # Past a detour over the CPU, which data on an accelerator would not come back from.
     x = value.detach() if isinstance(value, Tensor) and value.is_floating_point() else to_tensor(value, name)
     check_not_empty(x, name)
     check_finite(x, name)
     return x
+
+
+def _read_path(path: Path, name: str) -> Any:
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(
+            f"{name!r} must be an array or the path of a file of kind {', '.join(SUFFIXES)}, but is '{path}': give "
+            f"data.load('{path}').train for a data set of that name"
+        )
+    values, _ = read_file(path)
+    if len(values) > 1:
+        raise DataError(f"{name!r} must be one array, but '{path}' holds {', '.join(values)}: choose with data.load")
+    return values["train"]

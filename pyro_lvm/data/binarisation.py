@@ -1,6 +1,5 @@
 """Grey levels made binary: one fixed draw, a new draw at every use, or a threshold."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -8,12 +7,19 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.data.checks import DataError
-from pyro_lvm.data.dataset import LARGE, CompactDataset, Index, IndexedDataset, Split, StackedDataset
+from pyro_lvm.data.dataset import (
+    LARGE,
+    CompactDataset,
+    Index,
+    IndexedDataset,
+    Split,
+    StreamedDataset,
+    rows_at_once,
+)
+from pyro_lvm.data.fingerprint import checksum
 
 Binarisation = Literal["static", "dynamic", "threshold"]
 BINARISATIONS: tuple[Binarisation, ...] = ("static", "dynamic", "threshold")
-
-_ROWS = 4096  # examples converted at a time
 
 
 class DynamicBinarisation(IndexedDataset):
@@ -60,6 +66,10 @@ class DynamicBinarisation(IndexedDataset):
             return DynamicBinarisation(self.probabilities[index])
         return DynamicBinarisation(self.probabilities.subset(index))
 
+    def checksum(self) -> int | None:
+        """Of the probabilities."""
+        return checksum(self.probabilities)
+
 
 def to_probabilities(x: Split, levels: int | None, name: str) -> Split:
     """The probability of ink, x / (levels - 1), or x itself for real values in [0, 1].
@@ -84,32 +94,41 @@ def to_probabilities(x: Split, levels: int | None, name: str) -> Split:
     divisor = 1 if levels is None else levels - 1
     if isinstance(x, CompactDataset):
         return CompactDataset(x.values, divisor)
-    if isinstance(x, StackedDataset):
-        return StackedDataset(x.dataset, x.value, x.index, divisor, x.levels)
+    if isinstance(x, StreamedDataset):
+        return x.derive(divisor=divisor)
     p = x[:] / divisor
     _check_probabilities(p, name)
     return p
 
 
-def draw(probabilities: Split, seed: int, stream: int) -> Split:
+def draw(probabilities: Split, seed: int, stream: int, rows: Tensor | None = None) -> Split:
     """One Bernoulli draw per value, fixed by ``seed`` and ``stream`` alone; the global generator is left untouched.
 
     Args:
         probabilities: Values in [0, 1], of shape (N, *shape).
         seed: The user's seed.
         stream: Tells apart the draws that one seed is used for.
+        rows: The examples to draw, of shape (B,), each as it would be drawn with all others; all if left out.
 
     Returns:
-        Zeros and ones of the same shape.
+        Zeros and ones of the same shape, or (B, *shape): bytes where they would be large as float32.
 
     Example:
         >>> draw(torch.tensor([0.0, 0.5, 0.5, 0.5, 1.0]), seed=0, stream=0)
         tensor([0., 0., 0., 0., 1.])
     """
     generator = generator_of(seed, stream)
-    return _by_rows(
-        probabilities, lambda p: torch.rand(p.shape, generator=generator, dtype=torch.float32, device="cpu") < p
-    )
+    shape, step = probabilities.shape, rows_at_once(probabilities.shape)
+    ordered, places = (torch.arange(len(probabilities)) if rows is None else rows).sort()
+    x = _empty(torch.Size([len(ordered), *shape[1:]]))
+    stops = torch.searchsorted(ordered, torch.arange(step, len(probabilities) + step, step)).tolist()
+    for start, first, stop in zip(range(0, len(probabilities), step), [0, *stops], stops, strict=False):
+        u = torch.rand(
+            min(step, len(probabilities) - start), *shape[1:], generator=generator, dtype=torch.float32, device="cpu"
+        )
+        chosen = ordered[first:stop]
+        x[places[first:stop]] = (u[chosen - start] < _checked(probabilities, chosen)).to(x.dtype)
+    return CompactDataset(x) if x.dtype == torch.uint8 else x
 
 
 def threshold(probabilities: Split) -> Split:
@@ -125,7 +144,10 @@ def threshold(probabilities: Split) -> Split:
         >>> threshold(torch.tensor([0.0, 0.49, 0.5, 1.0]))
         tensor([0., 0., 1., 1.])
     """
-    return _by_rows(probabilities, lambda p: p >= 0.5)
+    x = _empty(probabilities.shape)
+    for rows in torch.arange(len(x)).split(rows_at_once(x.shape)):
+        x[rows] = (_checked(probabilities, rows) >= 0.5).to(x.dtype)
+    return CompactDataset(x) if x.dtype == torch.uint8 else x
 
 
 def generator_of(seed: int, stream: int) -> torch.Generator:
@@ -163,9 +185,13 @@ def _check_probabilities(p: Tensor, name: str) -> None:
         )
 
 
-def _by_rows(p: Split, binary: Callable[[Tensor], Tensor]) -> Split:
-    """``binary`` of some rows at a time, since neither p nor the draws behind it need fit into memory as float32."""
-    x = torch.empty(p.shape, dtype=torch.uint8 if 4 * p.shape.numel() > LARGE else torch.float32)
-    for start in range(0, len(p), _ROWS):
-        x[start : start + _ROWS] = binary(p[start : start + _ROWS])
-    return CompactDataset(x) if x.dtype == torch.uint8 else x
+def _empty(shape: torch.Size) -> Tensor:
+    """Room for zeros and ones: bytes where float32 would be large."""
+    return torch.empty(shape, dtype=torch.uint8 if 4 * shape.numel() > LARGE else torch.float32)
+
+
+def _checked(probabilities: Split, rows: Tensor) -> Tensor:
+    p = probabilities[rows]
+    if not isinstance(probabilities, Tensor):  # those have been looked at whole
+        _check_probabilities(p, "probabilities")
+    return p

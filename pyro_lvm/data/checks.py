@@ -70,12 +70,14 @@ def check_not_empty(x: Tensor, name: str) -> None:
         raise DataError(f"{name!r} must hold at least one number, but has shape {tuple(x.shape)}")
 
 
-def check_finite(x: Tensor, name: str) -> None:
+def check_finite(x: Tensor, name: str, rows: Tensor | None = None) -> None:
     """Raise if ``x`` holds NaN or an infinity; the error names the first.
 
     Args:
         x: Numbers of any shape.
         name: The argument's name, for the error.
+        rows: Where the B examples of ``x`` stand in what is called ``name``, of shape (B,); in the same places if left
+            out.
 
     Raises:
         DataError: A value is not finite.
@@ -90,16 +92,17 @@ def check_finite(x: Tensor, name: str) -> None:
         return
     finite = torch.isfinite(x)
     if not finite.all():
-        raise DataError(f"{name!r} must be finite, but {_first(x, ~finite, name)}: fill in or drop such values")
+        raise DataError(f"{name!r} must be finite, but {_first(x, ~finite, name, rows)}: fill in or drop such values")
 
 
-def check_levels(x: Tensor, levels: int, name: str) -> None:
+def check_levels(x: Tensor, levels: int, name: str, rows: Tensor | None = None) -> None:
     """Raise unless ``x`` holds whole numbers from 0 to ``levels - 1``; the error names the first that is not.
 
     Args:
         x: Numbers of any shape, of a floating, integer or boolean type.
         levels: Number of discrete levels, L.
         name: The argument's name, for the error.
+        rows: As in :func:`check_finite`.
 
     Raises:
         DataError: ``levels`` is not a whole number from 2 to 2²⁴ (above it float32 cannot tell neighbours apart), or a
@@ -123,7 +126,7 @@ def check_levels(x: Tensor, levels: int, name: str) -> None:
         wrong |= x != x.round()  # also true of NaN
     if wrong.any():
         raise DataError(
-            f"{name!r} must hold whole numbers from 0 to {levels - 1}, but {_first(x, wrong, name)}: "
+            f"{name!r} must hold whole numbers from 0 to {levels - 1}, but {_first(x, wrong, name, rows)}: "
             "rescale, round or binarise the values, or correct 'levels'"
         )
 
@@ -214,10 +217,12 @@ def check_size(size: float, total: int, name: str) -> int:
     return count
 
 
-def _first(x: Tensor, wrong: Tensor, name: str) -> str:
+def _first(x: Tensor, wrong: Tensor, name: str, rows: Tensor | None) -> str:
     """«name[i, j] is value» for the first True of ``wrong``."""
     position = torch.nonzero(wrong.flatten())[0]
     if x.dim() == 0:
         return f"{name} is {x.item()}"
-    index = ", ".join(str(int(i)) for i in torch.unravel_index(position[0], x.shape))
-    return f"{name}[{index}] is {x.flatten()[position].item()}"
+    place = [int(i) for i in torch.unravel_index(position[0], x.shape)]
+    if rows is not None:
+        place[0] = int(rows[place[0]])
+    return f"{name}[{', '.join(map(str, place))}] is {x.flatten()[position].item()}"

@@ -1,5 +1,6 @@
 """What a loaded data set is, and the splits that are not plain tensors."""
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +15,18 @@ from pyro_lvm.data.checks import DataError, check_finite, check_levels, check_sh
 Index = int | slice | list[int] | Tensor
 SplitName = Literal["train", "validation", "test"]
 
-#: Discrete data that would take more than this many bytes as float32 stay bytes and are converted as they are used.
+#: What would take more than this many bytes as float32 is converted as it is used: bytes in memory, or rows of a file.
 LARGE = 2**29
+
+
+def rows_at_once(shape: torch.Size) -> int:
+    """How many examples of a split of shape (N, *shape) to convert at a time: 4096, or 64 MiB as float32.
+
+    Example:
+        >>> rows_at_once(torch.Size([60_000, 28, 28])), rows_at_once(torch.Size([1000, 3, 1024, 1024]))
+        (4096, 5)
+    """
+    return max(1, min(4096, 2**26 // (4 * max(1, shape[1:].numel()))))
 
 
 class IndexedDataset(torch_data.Dataset[Tensor], ABC):
@@ -37,6 +48,18 @@ class IndexedDataset(torch_data.Dataset[Tensor], ABC):
     @abstractmethod
     def subset(self, index: slice | Tensor) -> "IndexedDataset":
         """The same kind of split over the examples at ``index``, in that order."""
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether a batch is worth reading before its time, on another thread: slow to come by, and never random.
+
+        What draws random numbers must draw them when its turn comes, or it would take those of the step before.
+        """
+        return False
+
+    def checksum(self) -> int | None:
+        """A number that other values would change, whatever file they lie in; None where it would cost an epoch."""
+        return None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -85,8 +108,36 @@ class CompactDataset(IndexedDataset):
         """The examples at ``index``."""
         return CompactDataset(self.values[index], self.divisor)
 
+    def checksum(self) -> int:
+        """Of every byte, and of the divisor."""
+        content: Any = self.values.cpu().contiguous().numpy()
+        return zlib.crc32(content, self.divisor)
 
-class StackedDataset(IndexedDataset):
+
+class StreamedDataset(IndexedDataset):
+    """A split that may be larger than memory: its examples are read, checked and divided as they are used.
+
+    Args:
+        index: The examples of the source that make up this split, of shape (N,).
+        divisor: What values are divided by.
+        levels: Number of discrete levels, held against every batch; None for real data.
+    """
+
+    def __init__(self, index: Tensor, divisor: int, levels: int | None) -> None:
+        self.index, self.divisor, self.levels = index, divisor, levels
+
+    @abstractmethod
+    def derive(
+        self, *, index: Tensor | None = None, divisor: int | None = None, levels: int | None = None
+    ) -> "StreamedDataset":
+        """Another split of the same source, with what is left out as it is here."""
+
+    def subset(self, index: slice | Tensor) -> "StreamedDataset":
+        """The examples at ``index``."""
+        return self.derive(index=self.index[index])
+
+
+class StackedDataset(StreamedDataset):
     """A user's torch Dataset, too large for memory, whose items are read, checked and stacked as they are used.
 
     Args:
@@ -113,9 +164,9 @@ class StackedDataset(IndexedDataset):
         divisor: int = 1,
         levels: int | None = None,
     ) -> None:
-        self.dataset, self.value, self.divisor, self.levels = dataset, value, divisor, levels
         # A Dataset need not say its length as far as types go; those without one are turned away before this.
-        self.index = torch.arange(len(dataset)) if index is None else index  # type: ignore[arg-type]
+        super().__init__(torch.arange(len(dataset)) if index is None else index, divisor, levels)  # type: ignore[arg-type]
+        self.dataset, self.value = dataset, value
         self.item_shape = value(dataset[0]).shape
 
     @property
@@ -135,9 +186,17 @@ class StackedDataset(IndexedDataset):
         stacked = torch.stack(items) if items else torch.empty(0, *self.item_shape)
         return stacked.reshape(*where.shape, *self.item_shape).to(torch.float32) / self.divisor
 
-    def subset(self, index: slice | Tensor) -> "StackedDataset":
-        """The examples at ``index``."""
-        return StackedDataset(self.dataset, self.value, self.index[index], self.divisor, self.levels)
+    def derive(
+        self, *, index: Tensor | None = None, divisor: int | None = None, levels: int | None = None
+    ) -> "StackedDataset":
+        """Another split of the same items, with what is left out as it is here."""
+        return StackedDataset(
+            self.dataset,
+            self.value,
+            self.index if index is None else index,
+            self.divisor if divisor is None else divisor,
+            self.levels if levels is None else levels,
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

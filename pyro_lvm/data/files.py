@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from pyro_lvm.data.checks import DataError
+from pyro_lvm.data.mapped import MappedDataset, is_large
+from pyro_lvm.data.npy import file_errors, read_header
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -15,10 +17,11 @@ SUFFIXES = (".npy", ".npz", ".csv")
 _SPLITS = ("train", "validation", "test")
 
 
-def read_file(path: Path) -> tuple[Arrays, Arrays]:
+def read_file(path: Path) -> tuple[dict[str, np.ndarray[Any, Any] | MappedDataset], Arrays]:
     """Read the arrays of a file.
 
-    - ``.npy``: one array, which becomes ``"train"``.
+    - ``.npy``: one array, which becomes ``"train"``. One that would take more than 512 MiB as float32 stays in the
+      file, and its rows are read as they are used (:class:`MappedDataset`).
     - ``.npz``: arrays ``train`` and perhaps ``validation`` and ``test``, with labels in ``train_labels`` and so on; or
       ``images`` and perhaps ``labels``; or a single array of any name.
     - ``.csv``: a table of numbers separated by commas, one example per row. The first row is a header if none of its
@@ -31,7 +34,8 @@ def read_file(path: Path) -> tuple[Arrays, Arrays]:
         The examples and the labels, each by name of split.
 
     Raises:
-        DataError: The file is missing, unreadable, malformed, of another kind, or holds text or Python objects.
+        DataError: The file is missing, unreadable, malformed, of another kind, or holds text or Python objects; an
+            ``.npz`` does not fit into memory; a large ``.npy`` is in Fortran order.
 
     Example:
         >>> import tempfile
@@ -47,30 +51,19 @@ def read_file(path: Path) -> tuple[Arrays, Arrays]:
         raise DataError(f"'{path}' must be a file of kind {', '.join(SUFFIXES)}, but ends in {suffix!r}: convert it")
     if not path.is_file():
         raise DataError(f"'{path}' must be a file, but there is none: check the path")
-    try:
+    with file_errors(path):
         if suffix == ".csv":
             return {"train": _read_csv(path)}, {}
         # Opened here, because numpy leaves a file that it cannot make sense of open.
         with open(path, "rb") as file:
+            if suffix == ".npy" and is_large(read_header(file)[0]):
+                return {"train": MappedDataset(path)}, {}
+            file.seek(0)
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"train": loaded}, {}
-            return _choose({name: loaded[name] for name in loaded.files}, path)
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(
-            f"'{path}' must be readable, but is not ({error}): check its permissions, or copy it again"
-        ) from error
-    except Exception as error:  # a malformed file surfaces as whatever its parser stumbled over
-        if "Object arrays" in str(error):
-            raise DataError(
-                f"'{path}' must hold numbers, but holds Python objects: save arrays of a numeric dtype"
-            ) from error
-        raise DataError(
-            f"'{path}' must be a whole {suffix} file, but is malformed ({type(error).__name__}: {error}): "
-            "write or copy it again"
-        ) from error
+            values, labels = _choose({name: loaded[name] for name in loaded.files}, path)
+            return {**values}, labels
 
 
 def _choose(arrays: Arrays, path: Path) -> tuple[Arrays, Arrays]:

@@ -42,7 +42,8 @@ def load(
 
     Values are whole numbers 0, 1, ..., levels - 1 in float32 tensors of shape (N, *shape), whatever the default dtype
     is: convert with ``.double()`` where a model is in float64. Sets that would take more than 512 MiB that way
-    (CIFAR10) are :class:`CompactDataset`, which convert as they are indexed.
+    (CIFAR10) are :class:`CompactDataset`, which convert as they are indexed; your own ``.npy`` files of that size stay
+    on disk, and are read as they are indexed (:class:`MappedDataset`).
 
     Args:
         data: A name of :func:`names`, perhaps followed by ``-static``, ``-dynamic`` or ``-threshold``; a path to a
