@@ -1,0 +1,1 @@
+"""The same variational autoencoder five times: ours, stock Pyro, hand-written PyTorch, NumPyro, Pythae."""
