@@ -22,7 +22,6 @@ class CompiledLoss:
         loss: a scalar of a batch.
         programs, objective: what it runs.
         parameters: what it is differentiated by.
-        choices: of matrix products.
         is_worth_it: of a batch, whether there will be enough of its shape.
     """
 
@@ -32,7 +31,7 @@ class CompiledLoss:
         programs: Pair,
         objective: Any,
         parameters: list[nn.Parameter],
-        choices: ProductChoices,
+        *,
         is_worth_it: Callable[[Tensor], bool] = lambda x: True,
     ) -> None:
         self._loss, self._objective, self._parameters = loss, objective, parameters
@@ -41,8 +40,9 @@ class CompiledLoss:
         self._fixed = list({id(t): t for t in tensors}.values())
         self._names: list[str] = []  # of the objective's state, as the results have it
         self._used: list[bool] = []  # parameters that have a gradient
+        self._choices = ProductChoices()
         self._replayer = Replayer(
-            self._run, self._tensors, choices, agree=self._agree, is_worth_it=is_worth_it, what="the loss"
+            self._run, self._tensors, self._choices, agree=self._agree, is_worth_it=is_worth_it, what="the loss"
         )
         self._parts = parts_of(programs, objective)
         self._plain = plain_attributes(self._parts)
@@ -66,10 +66,11 @@ class CompiledLoss:
 
     def state(self) -> dict[str, Any]:
         """How far the capture has come and what it chose, for a checkpoint."""
-        return self._replayer.state()
+        return {"products": dict(self._choices.made), **self._replayer.state()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Takes up a state: what was replayed then is replayed from now on."""
+        self._choices.made.update(state["products"])
         self._replayer.load(state)
 
     def look_for_changes(self) -> None:
@@ -132,7 +133,6 @@ class CompiledObjective:
                 "pyro_lvm.objectives."
             )
         self._objective, self._programs = objective, pair(model, guide)
-        self._choices = ProductChoices()
         self._losses: dict[int | None, CompiledLoss] = {}  # by size, which a graph has as a constant
         self._parameters: list[nn.Parameter] = []
 
@@ -170,9 +170,7 @@ class CompiledObjective:
         with torch.random.fork_rng(), torch.no_grad():
             self._loss(x, size)  # a function's own `pyro.param` statements make their parameters when they first run
         self._parameters = parameters_of(self._programs)
-        compiled = CompiledLoss(
-            lambda x: self._loss(x, size), self._programs, self._objective, self._parameters, self._choices
-        )
+        compiled = CompiledLoss(lambda x: self._loss(x, size), self._programs, self._objective, self._parameters)
         return self._losses.setdefault(size, compiled)
 
     def _loss(self, x: Tensor, size: int | None) -> Tensor:

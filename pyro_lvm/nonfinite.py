@@ -27,6 +27,9 @@ class NonFiniteError(FloatingPointError):
         super().__init__(message)
         self.epoch, self.step, self.site, self.layer = epoch, step, site, layer
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.epoch, self.step, self.site, self.layer)
+
 
 @dataclass(frozen=True)
 class Fault:

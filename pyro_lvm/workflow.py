@@ -52,7 +52,6 @@ __all__ = [
 TRAINING_SKIPS = (
     *("model", "guide", "data", "objective", "validation", "run_dir", "run_config", "on_epoch", "progress"),
     *("resume", "overwrite"),
-    "compile",  # has one value, as yet
 )
 
 #: The evaluation's settings by the names they have among a run's, where `num_particles` may be the recipe's own.
@@ -226,12 +225,13 @@ def train(
     return run
 
 
-def resume(path: str | Path, epochs: int | None = None, progress: bool = True) -> Run:
+def resume(path: str | Path, epochs: int | None = None, devices: int | None = None, progress: bool = True) -> Run:
     """Continues a run from its newest checkpoint, to the same weights as without the stop.
 
     Args:
         path: its folder.
         epochs: passes over the data in all, where they are to be more than the run's settings say.
+        devices: how many to train on, where others than the run's settings say; the weights are the same.
         progress: show a bar on a terminal.
 
     Returns:
@@ -243,7 +243,8 @@ def resume(path: str | Path, epochs: int | None = None, progress: bool = True) -
         NonFiniteError, KeyboardInterrupt: as `train`.
     """
     path = Path(path)
-    config = _recipes_config(path) | ({} if epochs is None else {"epochs": epochs})
+    others = {name: value for name, value in (("epochs", epochs), ("devices", devices)) if value is not None}
+    config = _recipes_config(path) | others
     groups = _groups_of(config)
     dataset = load_data(**groups["data"])
     model, guide, recipe = zoo.build(config["recipe"], dataset, seed=config["seed"], **groups["recipe"])

@@ -4,6 +4,7 @@ Gates: 1e-10, relative, for float64; most graphs run without PyTorch's compiler,
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -389,6 +390,34 @@ def test_a_users_program_without_size_is_compiled(no_compiler: None):
                     gradient, torch.autograd.grad(expected, parameter, retain_graph=True)[0], rtol=1e-10, atol=1e-10
                 )
     assert loss.failure is None
+
+
+# Evidence
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_bytes": 20_000}, {"vectorize_particles": False}])
+def test_the_evidence_is_the_same_replayed(settings: dict[str, Any], no_compiler: None, caplog: Any):
+    model, guide = vae()
+    x = torch.cat(batches(5))
+    plain = lvm.log_likelihood(model, guide, x, 40, seed=0, compile=False, **settings)
+    with caplog.at_level(logging.INFO, logger="pyro_lvm"):
+        found = lvm.log_likelihood(model, guide, x, 40, seed=0, compile=True, **settings)
+    compiled = [record.message for record in caplog.records if "compiled the evidence" in record.message]
+    assert bool(compiled) == bool(settings)  # without any it is one chunk
+    torch.testing.assert_close(found, plain, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found.khat, plain.khat, rtol=1e-6, atol=1e-8)
+
+
+def test_the_evidence_of_much_data_is_replayed_by_itself(no_compiler: None, monkeypatch: Any, caplog: Any):
+    module = sys.modules["pyro_lvm.evidence.log_likelihood"]
+    monkeypatch.setattr(module, "bytes_per_row", lambda function, x: 100)
+    monkeypatch.setattr(module, "_REPAID", 30 * 10 * 100)
+    model, guide = vae()
+    with caplog.at_level(logging.INFO, logger="pyro_lvm"):
+        for rows, expected in ((9, False), (10, True)):
+            caplog.clear()
+            lvm.log_likelihood(model, guide, torch.cat(batches(5))[:rows], 30, max_bytes=3000, seed=0)
+            assert any("compiled the evidence" in record.message for record in caplog.records) == expected
 
 
 # Samples

@@ -216,8 +216,11 @@ import pyro_lvm as lvm
 from pyro_lvm import guides, models, objectives, run_folder
 from lightning_fabric import Fabric  # before forking, which takes a copy of what is imported
 
-runs, seed, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+runs, seed, folder, how = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(1)
+if how == "graph":
+    import torch._inductor.config
+    torch._inductor.config.cpp.cxx = ("no-such-compiler",)
 torch.set_default_dtype(torch.float64)
 run_folder.SECONDS_BETWEEN_WEIGHTS = 0.0  # as much writing as can be
 x = torch.randn(40, 5, generator=torch.Generator().manual_seed(5))
@@ -230,7 +233,8 @@ def train(path):
             p.data = torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
     objective = objectives.ELBO(beta=objectives.Linear(0.0, 1.0, epochs=9))
     lvm.fit(model, guide, x, objective=objective, validation=x[:20], epochs=25, batch_size=20, early_stopping=20,
-            scheduler="ExponentialLR", scheduler_options={"gamma": 0.9}, run_dir=path, resume=True)
+            scheduler="ExponentialLR", scheduler_options={"gamma": 0.9}, run_dir=path, resume=True,
+            compile=how != "eager")
 
 def child(path):
     pid = os.fork()
@@ -264,9 +268,9 @@ print(kills, writing)
 """
 
 
-def killed_runs(tmp_path: Path, runs: int, seed: int) -> tuple[int, int]:
+def killed_runs(tmp_path: Path, runs: int, seed: int, how: str = "eager") -> tuple[int, int]:
     """Kills runs at random times until they end; the kills, and those while a file was being written."""
-    argv = [sys.executable, "-c", KILLS, str(runs), str(seed), str(tmp_path)]
+    argv = [sys.executable, "-c", KILLS, str(runs), str(seed), str(tmp_path), how]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     expected = safetensors.torch.load_file(tmp_path / "whole" / "model.safetensors")

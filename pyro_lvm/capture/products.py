@@ -44,9 +44,10 @@ class ProductChoices:
             if node.target is torch.ops.aten.addmm.default and _is_plain(node):
                 _unfuse(graph, node)
         for node in graph.graph.nodes:
-            if node.target is torch.ops.aten.mm.default and _in_question(node) and self._prefers_onednn(node):
+            if node.target is torch.ops.aten.mm.default and _in_question(node):
                 _define()
-                node.target = torch.ops.pyro_lvm.product.default
+                ours = torch.ops.pyro_lvm
+                node.target = (ours.product_onednn if self._prefers_onednn(node) else ours.product_default).default
         graph.recompile()
 
     def _prefers_onednn(self, node: Node) -> bool:
@@ -108,20 +109,26 @@ def _quickest(first: Callable[..., Any], second: Callable[..., Any], a: Any, b: 
 
 @cache
 def _define() -> torch.library.Library:
-    """An operator of ours around oneDNN's: PyTorch's compiler lets the latter only have constant weights."""
-    from torch._inductor.lowering import fallback_handler, register_lowering
+    """Operators of ours for both, so that PyTorch's compiler leaves them as they are.
+
+    It lets oneDNN's only have constant weights, and would make one operator of a default product and the sum after it.
+    In machine code they are PyTorch's own operators, without a way through Python.
+    """
+    from torch._inductor.lowering import fallback_handler, lowerings, register_lowering
 
     library = torch.library.Library("pyro_lvm", "DEF")
-    library.define("product(Tensor a, Tensor b) -> Tensor")
-    library.impl("product", _onednn, "CPU")
-    library.impl("product", lambda a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
-    call = fallback_handler(torch.ops.mkldnn._linear_pointwise.default, add_to_fallback_set=False)
+    for name, function in (("product_onednn", _onednn), ("product_default", torch.mm)):
+        library.define(f"{name}(Tensor a, Tensor b) -> Tensor")
+        library.impl(name, function, "CPU")
+        library.impl(name, lambda a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
+    linear = fallback_handler(torch.ops.mkldnn._linear_pointwise.default, add_to_fallback_set=False)
 
-    # In machine code the operator is oneDNN's own, without a way through Python.
-    @register_lowering(torch.ops.pyro_lvm.product.default, type_promotion_kind=None)
+    @register_lowering(torch.ops.pyro_lvm.product_onednn.default, type_promotion_kind=None)
     def _(a: Any, b: Any) -> Any:
-        from torch._inductor.lowering import lowerings
+        return linear(a, lowerings[torch.ops.aten.permute.default](b, [1, 0]), None, "none", [], "")
 
-        return call(a, lowerings[torch.ops.aten.permute.default](b, [1, 0]), None, "none", [], "")
+    @register_lowering(torch.ops.pyro_lvm.product_default.default, type_promotion_kind=None)
+    def _(a: Any, b: Any) -> Any:
+        return lowerings[torch.ops.aten.mm.default](a, b)
 
     return library

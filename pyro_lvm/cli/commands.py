@@ -13,6 +13,7 @@ from pyro_lvm.cli.options import Parser, Setting, UsageError, read, read_config
 from pyro_lvm.cli.tables import print_numbers, print_table
 from pyro_lvm.data.dataset import Dataset
 from pyro_lvm.fit import fit
+from pyro_lvm.launching import alone, leads
 from pyro_lvm.workflow import Run
 
 __all__ = ["COMMANDS", "Command"]
@@ -50,7 +51,8 @@ def train(argv: Sequence[str], prog: str = "pyro-lvm train") -> int:
     settings = {n: v for n, v in (config or {}).items() if n not in ("recipe", "versions")}
     given = parser.parse(rest, settings)
     del given["config"]
-    print(f"Training {name} ...", flush=True)
+    if leads():
+        print(f"Training {name} ...", flush=True)
     return _conclude(workflow.train(name, **given))
 
 
@@ -59,7 +61,8 @@ def resume(argv: Sequence[str]) -> int:
     given = _parse_for_run(
         "resume", workflow.resume, argv, "Its settings are those it began with. See docs/runs.md.", skip="path"
     )
-    print(f"Resuming {given['RUN']} ...", flush=True)
+    if leads():
+        print(f"Resuming {given['RUN']} ...", flush=True)
     return _conclude(workflow.resume(given.pop("RUN"), **given))
 
 
@@ -227,8 +230,11 @@ def _add_run(parser: Parser) -> None:
 
 
 def _conclude(run: Run) -> int:
+    if not leads():
+        return 0
     particles, limit = (run.config[name] for name in workflow.EVALUATION_SETTINGS)
-    return _measure(run, num_particles=particles, limit=limit)
+    with alone():  # where a launcher has started several processes, the others are done
+        return _measure(run, num_particles=particles, limit=limit)
 
 
 def _measure(run: Run, **settings: Any) -> int:

@@ -1,21 +1,27 @@
 """The log-likelihood of data by importance sampling from the guide."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from math import log, prod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from pyro_lvm.capture import ProductChoices, Replayer
 from pyro_lvm.evidence.memory import bytes_per_row
+from pyro_lvm.launching import launching
 from pyro_lvm.objectives.table import Table, run, structure
-from pyro_lvm.preflight import as_tensor, check_pair
+from pyro_lvm.preflight import as_programs_data, check_pair, convert
+from pyro_lvm.processes import Processes
 from pyro_lvm.programs import Pair, pair
 from pyro_lvm.progress import progress_bar
 
 __all__ = ["LogLikelihood", "log_likelihood"]
+
+_REPAID = 5e10  # bytes of intermediate values: some 10 s of work, of which replaying saves a third or more
 
 
 class _Mean(Tensor):
@@ -98,6 +104,8 @@ def log_likelihood(
     max_bytes: int = 256 * 2**20,
     seed: int | None = None,
     vectorize_particles: bool = True,
+    devices: int = 1,
+    compile: bool | Literal["auto"] = "auto",
     progress: bool = True,
 ) -> LogLikelihood:
     r"""$\log \hat p(x_n) = \log \frac1K \sum_k \frac{p(x_n, z_k)}{q(z_k \mid x_n)}$, $z_k \sim q(\cdot \mid x_n)$.
@@ -114,15 +122,21 @@ def log_likelihood(
         num_particles: K; 512 at least for numbers to report.
         max_bytes: bound on the memory for one chunk's intermediate values; parameters, x and the N results not counted,
             and K log-weights per datum of a chunk, 8 bytes each.
-        seed: makes the draws repeatable and leaves the caller's random state alone; drawn from it where left out.
+        seed: makes the draws repeatable, for one number of processes, and leaves the caller's random state alone; drawn
+            from it where left out.
         vectorize_particles: False runs the programs once per draw, for programs that cannot take a dimension of
             particles on the left of their latents.
+        devices: processes that have a share of the data each, forked from this one; under `torchrun` it is all that
+            this has started, each of which must make the call and gets the whole result. See docs/distributed.md.
+        compile: replay a captured graph, with the same draws; "auto" does where there are enough chunks to repay it.
+            See docs/compilation.md.
         progress: show a bar on a terminal.
 
     Raises:
         ValueError: for data that are empty, not finite or outside the likelihood's support; fewer than 1 particle;
             programs without a data plate over x, or that subsample it themselves.
         FloatingPointError: where a log-weight is NaN.
+        ProcessLost: where a process was killed.
 
     References:
         Burda, Grosse & Salakhutdinov (2015), Importance Weighted Autoencoders. Vehtari et al. (2024), Pareto Smoothed
@@ -136,7 +150,16 @@ def log_likelihood(
         >>> ll.shape, bool(ll.standard_error.max() < 1e-5), bool(ll.ess.min() > 99.9)
         (torch.Size([10]), True, True)
     """
-    return estimate(pair(model, guide), x, num_particles, max_bytes, seed, vectorize_particles, progress)
+    if not isinstance(devices, int) or devices < 1:
+        raise ValueError(f"'devices' is a number of processes and must be at least 1, not {devices!r}.")
+    programs = pair(model, guide)
+    with launching(devices) as launch:
+        result: LogLikelihood = launch(
+            lambda processes: estimate(
+                programs, x, num_particles, max_bytes, seed, vectorize_particles, compile, progress, processes
+            )
+        )
+    return result
 
 
 def estimate(
@@ -146,19 +169,30 @@ def estimate(
     max_bytes: int,
     seed: int | None,
     vectorize_particles: bool,
+    compile: bool | Literal["auto"],
     progress: bool,
+    processes: Processes,
 ) -> LogLikelihood:
     """The log-likelihood by importance sampling from a pair's guide, or from its model's prior in place of one."""
     if not isinstance(num_particles, int) or num_particles < 1:
         raise ValueError(f"'num_particles' is a number of draws and must be at least 1, not {num_particles!r}.")
-    x = as_tensor(x, "x", programs)
-    is_discrete = check_pair(programs, x, "x", lambda rows: datum_log_weight(run(*programs, (rows,), {}), rows))
+    everything = as_programs_data(x, "x", programs)
+    N, share = len(everything), processes.share(len(everything))
+    x = convert(everything[share.start : share.stop], programs)
+    is_discrete = check_pair(
+        programs,
+        everything if isinstance(everything, Tensor) else x,  # what is in memory is looked at whole
+        "x",
+        lambda rows: datum_log_weight(run(*programs, (rows,), {}), rows),
+    )
+    seed = _own_seed(seed, processes)
     draws = torch.random.fork_rng() if seed is not None else nullcontext()
     with draws, torch.no_grad():
         if seed is not None:
             torch.manual_seed(seed)
         nesting = structure(*programs, (x[:1],), {}).nesting
-        pairs = max(1, max_bytes // bytes_per_row(lambda rows: datum_log_weight(run(*programs, (rows,), {}), rows), x))
+        bytes_per_pair = bytes_per_row(lambda rows: datum_log_weight(run(*programs, (rows,), {}), rows), x)
+        pairs = max(1, max_bytes // bytes_per_pair)
         # A chunk is many draws for few data, which are encoded once; but latents that all data share are drawn anew for
         # every chunk of data, and so are drawn for as many data as possible.
         if not vectorize_particles:
@@ -169,39 +203,86 @@ def estimate(
         else:
             K = min(num_particles, pairs)
             B = min(max(1, pairs // K), len(x))
+        weigh = _Weigh(programs, num_particles, K, nesting)
+        # Forked processes share what the compiler keeps in memory, so that several are compiled only if asked to be.
+        repays = processes.size == 1 and num_particles * len(x) * bytes_per_pair >= _REPAID
+        if compile is True or (compile == "auto" and repays):
+            weigh.replay(B)
         # Results have their memory from the start: small tensors made between large ones, and kept, would break up what
         # the large ones leave behind, and memory would grow from chunk to chunk.
-        columns = torch.empty(4, len(x), dtype=torch.float64, device=x.device)
-        variance, done = torch.zeros((), dtype=torch.float64, device=x.device), 0
-        with progress_bar("log-likelihood", len(x), progress) as advance:
-            for rows in x.split(B):
-                *parts, part_variance = _read(_log_weights(programs, rows, num_particles, K, nesting))
+        columns = torch.zeros(4, N, dtype=torch.float64, device=x.device)
+        variance, done = torch.zeros((), dtype=torch.float64, device=x.device), share.start
+        with progress_bar("log-likelihood", len(x), progress and processes.leads) as advance:
+            for rows in x[: share.counted].split(B) if share.counted else ():
+                *parts, part_variance = _read(weigh(rows))
                 for column, part in zip(columns, parts, strict=True):
                     column[done : done + len(rows)] = part
                 variance += part_variance
                 done += len(rows)
                 advance(len(rows), "")
+    processes.add(columns)  # exact: all but one of the numbers added are 0
+    processes.add(variance)
     values, error, ess, khat = columns.unbind()
     result = values.as_subclass(LogLikelihood)
     result.standard_error, result.ess, result.khat = error, ess, khat
-    result.mean_standard_error = variance.sqrt() / len(x)
+    result.mean_standard_error = variance.sqrt() / N
     result.num_particles, result.features, result.is_discrete = num_particles, prod(x.shape[1:]), is_discrete
     return result
 
 
-def _log_weights(programs: Pair, x: Tensor, num_particles: int, at_once: int, nesting: int) -> Tensor:
-    """All the log-weights of some data, (K, B), float64."""
-    parts, left = [], num_particles
-    while left:
-        k = min(at_once, left)
-        parts.append(datum_log_weight(run(*programs, (x,), {}, num_particles=k, nesting=nesting), x).double())
-        left -= k
-    log_w = torch.cat(parts)
+def _own_seed(seed: int | None, processes: Processes) -> int | None:
+    """A seed for each of several processes, so that their draws have nothing to do with one another's."""
+    if processes.size == 1:
+        return seed
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    seeds: list[int] = torch.randint(2**62, (processes.size,), generator=generator, device="cpu").tolist()
+    return processes.from_leader(seeds)[processes.rank]
+
+
+class _Weigh:
+    """The log-weights of some data.
+
+    Args:
+        programs: the pair.
+        num_particles: all draws for a datum.
+        at_once: how many of them in one run of the programs.
+        nesting: of their plates.
+    """
+
+    def __init__(self, programs: Pair, num_particles: int, at_once: int, nesting: int) -> None:
+        self._programs, self._nesting = programs, nesting
+        whole, rest = divmod(num_particles, at_once)
+        self._counts = [at_once] * whole + [rest] * (rest > 0)
+        self._runs: dict[int, Callable[[Tensor], Sequence[Tensor]]] = {k: partial(self._run, k) for k in self._counts}
+
+    def replay(self, rows: int) -> None:
+        """Replays a captured graph for chunks of so many data and as many draws as are made at once."""
+        tensors = [t for program in self._programs if program is not None for t in program.tensors()]
+        fixed, k = list({id(t): t for t in tensors}.values()), self._counts[0]
+        self._runs[k] = Replayer(
+            self._runs[k],
+            lambda: fixed,
+            ProductChoices(),
+            is_worth_it=lambda x: len(x) == rows,
+            what=f"the evidence by {k} draws",
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """All of them, (K, B), float64."""
+        log_w = torch.cat([self._runs[k](x)[0].double() for k in self._counts])
+        _check(log_w)
+        return log_w
+
+    def _run(self, k: int, x: Tensor) -> list[Tensor]:
+        table = run(*self._programs, (x,), {}, num_particles=k, nesting=self._nesting)
+        return [datum_log_weight(table, x)]
+
+
+def _check(log_w: Tensor) -> None:
     if bool((log_w.isnan() | (log_w == torch.inf)).any()):
         raise FloatingPointError(
             "a log-weight is NaN or infinite: the weights of model or guide are not finite, or a density overflows."
         )
-    return log_w
 
 
 def datum_log_weight(table: Table, x: Tensor) -> Tensor:

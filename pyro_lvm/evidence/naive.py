@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_lvm.evidence.log_likelihood import LogLikelihood, estimate
+from pyro_lvm.processes import OneProcess
 from pyro_lvm.programs import Program
 
 __all__ = ["naive_log_likelihood"]
@@ -66,4 +67,5 @@ def naive_log_likelihood(
         >>> bool((ll - evidence).abs().max() < 4 * ll.standard_error.max()), bool(ll.ess.min() > 50)
         (True, True)
     """
-    return estimate((Program(model), None), x, num_particles, max_bytes, seed, vectorize_particles, progress)
+    programs = (Program(model), None)
+    return estimate(programs, x, num_particles, max_bytes, seed, vectorize_particles, "auto", progress, OneProcess())

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is there, but not declared as exported
 
-from pyro_lvm.data.dataset import Split
+from pyro_lvm.data.dataset import Split, rows_at_once
+from pyro_lvm.fit.draws import Draws
 from pyro_lvm.objectives import Objective, Table
 from pyro_lvm.objectives.table import run
-from pyro_lvm.preflight import in_batches
+from pyro_lvm.preflight import convert
+from pyro_lvm.processes import Processes
 from pyro_lvm.programs import Program
 
 __all__ = ["Evaluation", "EvaluationFailed"]
@@ -36,6 +38,8 @@ class Evaluation:
         size: the number of training data, which the programs' plates stand for: what they share counts 1/N a datum.
         has_table: whether the pair has one, also for an objective that reads none.
         seed: of the random numbers.
+        processes: which have a share of every batch each.
+        draws: how they draw.
     """
 
     def __init__(
@@ -49,7 +53,10 @@ class Evaluation:
         size: int,
         has_table: bool,
         seed: int,
+        processes: Processes,
+        draws: Draws,
     ) -> None:
+        self._processes, self._draws = processes, draws
         self._programs, self._objective, self._data, self._rows = programs, objective, data, rows
         self._has_validation, self._has_table, self._size, self._seed = has_validation, has_table, size, seed
 
@@ -60,21 +67,29 @@ class Evaluation:
             EvaluationFailed: where a value is not finite.
         """
         row: dict[str, float] = {}
-        data = self._data if self._rows is None else self._data[: self._rows]
+        N, rows = (
+            min(len(self._data), self._rows or len(self._data)),
+            min(512, rows_at_once(self._data.shape), self._size),
+        )
         module.eval()
         with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
             torch.manual_seed(self._seed)
-            for batch in in_batches(data, min(512, self._size), self._programs):
-                try:
-                    values = self._judge(batch)
-                except LinAlgError as error:
-                    raise EvaluationFailed(str(error).splitlines()[0], batch) from error
+            for start in range(0, N, rows):
+                share = self._processes.share(min(rows, N - start))
+                with self._draws.of_data(share):
+                    batch = convert(self._data[start + share.start : start + share.stop], self._programs)
+                self._processes.work_on(share)
+                with self._draws.of_latents(share):
+                    try:
+                        values = self._judge(batch)
+                    except LinAlgError as error:
+                        raise EvaluationFailed(str(error).splitlines()[0], batch) from error
                 for name, value in values.items():
                     if not math.isfinite(value):
                         raise EvaluationFailed(f"'{name}' is {value} after it", batch)
-                    row[name] = row.get(name, 0.0) + value * len(batch) / len(data)
+                    row[name] = row.get(name, 0.0) + value * share.counted / N
         module.train()
-        return row
+        return self._processes.total(row)
 
     def _judge(self, batch: Tensor) -> dict[str, float]:
         """The bound, if there are validation data, and the divergences of a batch, nats per datum."""

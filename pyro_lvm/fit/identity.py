@@ -1,18 +1,13 @@
 """What a run must have in common with the one it continues: its settings, programs and data, in words."""
 
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from pyro_lvm.data.dataset import Split
 from pyro_lvm.objectives.schedules import Schedule
 
-__all__ = ["check_same", "describe", "fingerprint"]
+__all__ = ["check_same", "describe"]
 
 
 def check_same(now: Mapping[str, Any], before: Mapping[str, Any], path: Path) -> None:
@@ -40,15 +35,6 @@ def describe(objective: Any) -> str:
     found = sorted(vars(objective).items())  # what is private comes first, and goes where a public name is the same
     values = {name.lstrip("_"): v for name, v in found if isinstance(v, plain) and name not in skipped}
     return f"{type(objective).__name__}({', '.join(f'{name}={value!r}' for name, value in sorted(values.items()))})"
-
-
-def fingerprint(data: Split) -> str:
-    """The data's size and shape, and of those in memory a checksum."""
-    words = f"{len(data)} of shape {tuple(data.shape[1:])}"
-    if not isinstance(data, Tensor):
-        return words
-    content: Any = data.cpu().contiguous().view(torch.uint8).numpy()
-    return f"{words}, checksum {zlib.crc32(content):08x}"
 
 
 def _words(value: Any) -> str:

@@ -1,25 +1,30 @@
 """The one training loop, for any model, guide and objective."""
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
-from pyro_lvm.fit.checks import check_batches, check_programs, check_settings
+from pyro_lvm.fit.checks import check_batches, check_programs, check_settings, check_shareable
 from pyro_lvm.fit.history import FitResult
 from pyro_lvm.fit.randomness import OwnRandomness
 from pyro_lvm.fit.run import Run
 from pyro_lvm.fit.settings import make_fabric, plain
 from pyro_lvm.fit.signals import Signals, Stopped
+from pyro_lvm.launching import alone, launching
 from pyro_lvm.objectives import ELBO, Objective
 from pyro_lvm.preflight import as_programs_data
+from pyro_lvm.processes import Processes, ProcessLost
 from pyro_lvm.programs import pair
 from pyro_lvm.progress import progress_bar
 from pyro_lvm.run_folder import RunFolder
 
 __all__ = ["fit"]
+
+_log = logging.getLogger("pyro_lvm")
 
 
 def fit(
@@ -57,12 +62,13 @@ def fit(
 
     Args:
         model, guide: the programs, of the zoo or your own; yours may accept `x` only.
-        data: the training data: a tensor or array (N, *data_shape), or a torch Dataset of tensors or (tensor, label).
+        data: the training data: a tensor or array (N, *data_shape), the path of a `.npy` file, a memory-mapped array,
+            or a torch Dataset of tensors or (tensor, label). What is too large for memory is read as it is used.
         objective: one of `pyro_lvm.objectives`, or a Pyro ELBO with a `differentiable_loss`; `ELBO()` where left out.
             Its state (the time of a schedule, a multiplier) starts afresh, and is left as the run ends with it.
         validation: data held out, to report and to stop early by.
         epochs: passes over the data.
-        batch_size: data per step; the last step of an epoch takes what is left.
+        batch_size: data per step, of all devices together; the last step of an epoch takes what is left.
         learning_rate: of the optimiser.
         optimizer: a class of `torch.optim`, or its name; Adam and AdamW run fused.
         optimizer_options: further arguments of it.
@@ -72,7 +78,9 @@ def fit(
         gradient_clip: largest Euclidean norm of the gradient, of the loss per datum.
         early_stopping: epochs without a better validation objective after which to stop; the best weights are restored.
         seed: of every random choice of the run.
-        compile: "auto" and False run the programs as they are.
+        compile: capture a step's graph once and replay it, with the same draws: True does for every shape of batch,
+            "auto" where there will be 5,000 batches of it or more, on one device. Programs that cannot be captured run
+            as they are, with a line in the log that says why. See docs/compilation.md.
         run_dir: a new or empty folder for `config.json`, written first, `history.csv`, written every epoch, and
             `model.safetensors` and a checkpoint, written when the run ends, also by an error, Ctrl-C or SIGTERM, and
             every 5 s until then; see docs/runs.md.
@@ -80,11 +88,13 @@ def fit(
             it where there is none. The settings must be those it began with, but for `epochs`, which may grow.
         overwrite: replace the run that `run_dir` holds.
         accelerator: what to train on, as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
-        devices: how many of them; one.
+        devices: how many of them, with a process and a share of every batch each, and the same weights in the end. The
+            processes are forked from this one; under `torchrun` they are those that it has started, on any number of
+            hosts, each of which must make the call. See docs/distributed.md.
         precision: as in Lightning Fabric: "32-true", "64-true", "bf16-mixed" ...; the programs' own where left out.
         progress: show a bar on a terminal.
         run_config: what `config.json` is to hold; these settings where left out.
-        on_epoch: called with every row of the history; a true result ends the run.
+        on_epoch: called with every row of the history, by the first process; a true result ends the run.
 
     Raises:
         DataError: for data that are empty, not finite, outside the likelihood's support or of the wrong shape.
@@ -93,6 +103,7 @@ def fit(
         OSError: where `run_dir` cannot be written, holds something already, or is being written by another run.
         NonFiniteError: where a loss or gradient is not finite; the programs have the last finished epoch's weights, or
             the best epoch's where training may stop early.
+        ProcessLost: where another process was killed or is out of reach; the folder has the last finished epoch.
 
     References:
         Hoffman et al. (2013), Stochastic Variational Inference.
@@ -114,75 +125,112 @@ def fit(
             f"'objective' must be a Pyro ELBO with a differentiable_loss, which {type(objective).__name__} is not: use "
             "one of pyro_lvm.objectives (IWAE in place of RenyiELBO)."
         )
-    training = as_programs_data(data, "data", programs)
-    held_out = None if validation is None else as_programs_data(validation, "validation", programs)
-    check_batches(training, held_out, batch_size, early_stopping)
-    if isinstance(objective, Objective):
-        objective.restart()
-    randomness = OwnRandomness(seed)
-    with randomness:
-        discrete, has_table = check_programs(programs, training, held_out, batch_size, objective)
-    fabric = make_fabric(settings, programs)
-    run_ = Run(fabric, programs, objective, training, held_out, settings, randomness, discrete, has_table)
-    result = FitResult(model, guide)
-    with ExitStack() as stack:
-        folder, signals = None, Signals()
-        if run_dir is not None:
-            config = run_config or plain(settings)
-            result.run_dir = path = Path(run_dir)
-            opened = RunFolder.reopen(path, config) if resume else RunFolder.create(path, config, overwrite=overwrite)
-            folder = stack.enter_context(opened)
-            _begin_or_resume(run_, result, folder, epochs)
-            stack.enter_context(signals)
-        try:
-            with progress_bar("fit", epochs, progress) as advance:
-                _train(run_, result, epochs, early_stopping, folder, on_epoch, advance, signals)
-        except Stopped:
-            pass  # whatever was received is told when all is saved
-        except BaseException:
-            run_.finish(result)
-            if folder is not None:
-                with folder.forgiving():  # what went wrong first is the news
-                    folder.write(model, guide)
-            raise
-        run_.finish(result)
-        if folder is not None:
-            folder.finish(model, guide)
-    signals.tell(
-        f"stopped after {len(result.history)} epochs: fit(..., run_dir='{result.run_dir}', resume=True) goes on, or "
-        f"`pyro-lvm resume {result.run_dir}` where a recipe was trained."
-    )
+    if devices > 1:
+        import lightning_fabric  # noqa: F401  # before processes are forked, which have what is imported
+    with launching(devices) as launch:
+        training = as_programs_data(data, "data", programs)
+        held_out = None if validation is None else as_programs_data(validation, "validation", programs)
+        check_batches(training, held_out, batch_size, early_stopping)
+        if isinstance(objective, Objective):
+            objective.restart()
+        randomness = OwnRandomness(seed)
+        with randomness:
+            discrete, table = check_programs(programs, training, held_out, batch_size, objective, progress)
+
+        def work(processes: Processes) -> FitResult:
+            check_shareable(table, processes)
+            fabric = make_fabric(settings, programs, processes)
+            run_ = Run(
+                fabric, programs, objective, training, held_out, settings, randomness, discrete, table, processes
+            )
+            return _fit(run_, settings, processes)
+
+        result: FitResult = launch(work)
     return result
 
 
-def _begin_or_resume(run_: Run, result: FitResult, folder: RunFolder, epochs: int) -> None:
-    state = folder.newest_checkpoint()
+def _fit(run_: Run, settings: Mapping[str, Any], processes: Processes) -> FitResult:
+    """The run, as one of its processes sees it; the leader writes the folder and calls `on_epoch`."""
+    result = FitResult(settings["model"], settings["guide"])
+    run_dir, leads = settings["run_dir"], processes.leads
+    with ExitStack() as stack:
+        folder, signals = None, Signals()
+        if run_dir is not None:
+            result.run_dir = path = Path(processes.from_leader(run_dir))
+            if leads:
+                config = settings["run_config"] or plain(settings)
+                if settings["resume"]:
+                    opened = RunFolder.reopen(path, config)
+                else:
+                    opened = RunFolder.create(path, config, overwrite=settings["overwrite"])
+                folder = stack.enter_context(opened)
+            _begin_or_resume(run_, result, folder, settings["epochs"], processes)
+            stack.enter_context(signals)
+        try:
+            with progress_bar("fit", settings["epochs"], settings["progress"] and leads) as advance:
+                _train(run_, result, settings, folder, advance, signals, processes)
+        except Stopped:
+            pass  # whatever was received is told when all is saved
+        except BaseException as error:
+            run_.finish(result)
+            if folder is not None:
+                with folder.forgiving():  # what went wrong first is the news
+                    folder.write(result.model, result.guide)
+            if isinstance(error, ProcessLost):
+                message = f"{error}: {_advice(result)}"
+                if leads:
+                    _log.error(message)  # a launcher may end this process, too, before it can show the error
+                raise ProcessLost(message) from error
+            raise
+        run_.finish(result)
+        if folder is not None:
+            folder.finish(result.model, result.guide)
+        received = processes.first(signals.received)
+    signals.tell(received, f"stopped after {_advice(result)}")
+    return result
+
+
+def _advice(result: FitResult) -> str:
+    """How far a run that stopped has come, and how it goes on."""
+    done = f"{len(result.history)} epochs"
+    if result.run_dir is None:
+        return f"{done} were done; with a 'run_dir' the run could go on from there."
+    return (
+        f"{done}: fit(..., run_dir='{result.run_dir}', resume=True) goes on, or `pyro-lvm resume {result.run_dir}` "
+        "where a recipe was trained."
+    )
+
+
+def _begin_or_resume(run_: Run, result: FitResult, folder: RunFolder | None, epochs: int, processes: Processes) -> None:
+    state = processes.from_leader(None if folder is None else folder.newest_checkpoint())
     if state is None:
-        folder.begin(run_.state(result))
+        if folder is not None:
+            folder.begin(run_.state(result))
         return
-    run_.check_same(state, folder.path)
+    path = cast(Path, result.run_dir)
+    run_.check_same(state, path)
     if len(state["history"]) > epochs:
         raise ValueError(
-            f"'epochs' = {epochs} are fewer than the {len(state['history'])} that the run in '{folder.path}' has done: "
-            "give as many or more."
+            f"'epochs' = {epochs} are fewer than the {len(state['history'])} that the run in '{path}' has done: give "
+            "as many or more."
         )
     run_.load(state, result)
-    folder.go_on(state["history"], epochs)
+    if folder is not None:
+        folder.go_on(state["history"], epochs)
 
 
 def _train(
     run_: Run,
     result: FitResult,
-    epochs: int,
-    patience: int | None,
+    settings: Mapping[str, Any],
     folder: RunFolder | None,
-    on_epoch: Callable[[dict[str, float]], object] | None,
     advance: Callable[[int, str], None],
     signals: Signals,
+    processes: Processes,
 ) -> None:
-    history = result.history
+    history, patience, on_epoch = result.history, settings["early_stopping"], settings["on_epoch"]
     advance(len(history), "")
-    for epoch in range(len(history), epochs):
+    for epoch in range(len(history), settings["epochs"]):
         if result.stopped_early:
             break
         row = run_.epoch(epoch, signals)
@@ -200,7 +248,9 @@ def _train(
                 folder.write_epoch(row)
                 folder.write_if_due(result.model, result.guide)
         advance(1, " ".join(f"{name} {row[name]:.3f}" for name in ("train", "validation") if name in row))
-        if on_epoch is not None and on_epoch(row):
+        with alone():
+            enough = processes.leads and on_epoch is not None and bool(on_epoch(row))
+        if processes.from_leader(enough):
             break
 
 

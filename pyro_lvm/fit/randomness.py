@@ -16,11 +16,11 @@ class OwnRandomness:
         self._outside = self._inside
 
     def state(self) -> list[Tensor]:
-        """The run's, of the CPU and of every accelerator in use."""
+        """The run's, of the CPU and of the accelerator in use."""
         return self._inside
 
     def load(self, state: list[Tensor]) -> None:
-        """Takes up a state; one of other accelerators than there are now goes on with what they have in common."""
+        """Takes up a state; one with or without an accelerator goes on with what both have."""
         self._inside = [*state[: len(self._inside)], *self._inside[len(state) :]]
 
     def __enter__(self) -> None:
@@ -33,13 +33,13 @@ class OwnRandomness:
 
 
 def random_state() -> list[Tensor]:
-    """Of the CPU and of every accelerator in use."""
-    accelerators = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return [torch.get_rng_state(), *accelerators]
+    """Of the CPU and of the accelerator in use, if there is one."""
+    accelerator = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *accelerator]
 
 
 def set_random_state(state: list[Tensor]) -> None:
     """Takes up what `random_state` gave."""
     torch.set_rng_state(state[0])
     if len(state) > 1:
-        torch.cuda.set_rng_state_all(state[1:])
+        torch.cuda.set_rng_state(state[1])

@@ -1,6 +1,7 @@
 """A run in progress: what changes as it goes on, an epoch of it, and the state a checkpoint holds."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -10,21 +11,30 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyro
 import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is there, but not declared as exported
 
+from pyro_lvm.compilation import CompiledLoss, parameters_of
 from pyro_lvm.data.dataset import Split
+from pyro_lvm.data.fingerprint import fingerprint
+from pyro_lvm.data.prefetch import batches
+from pyro_lvm.fit.checks import check_alike, data_plates
+from pyro_lvm.fit.compiled_step import CompiledStep, ReplayFailed
+from pyro_lvm.fit.draws import Draws
 from pyro_lvm.fit.evaluation import Evaluation, EvaluationFailed
 from pyro_lvm.fit.history import FitResult
-from pyro_lvm.fit.identity import check_same, describe, fingerprint
+from pyro_lvm.fit.identity import check_same, describe
 from pyro_lvm.fit.randomness import OwnRandomness
 from pyro_lvm.fit.settings import make_optimizer, make_scheduler, scheduler_options
-from pyro_lvm.fit.signals import Signals
+from pyro_lvm.fit.signals import Signals, Stopped
 from pyro_lvm.fit.step import PerDatumLoss, Step, StepFailed
-from pyro_lvm.nonfinite import NonFiniteError, locate, locate_gradient
-from pyro_lvm.objectives import Objective
+from pyro_lvm.nonfinite import Fault, NonFiniteError, locate, locate_gradient
+from pyro_lvm.objectives import Objective, Table
+from pyro_lvm.objectives.whole_batch import sharing
 from pyro_lvm.preflight import convert
+from pyro_lvm.processes import Processes, Share
 from pyro_lvm.programs import Program
 
 if TYPE_CHECKING:
@@ -32,7 +42,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
+_log = logging.getLogger("pyro_lvm")
+
 _SMALL_STEP = 50_000_000  # parameters times batch: about 0.3 GFLOP a step
+_REPAID = 5000  # steps: compiling takes some 5 to 10 s, and saves 2 ms a step or more
 
 
 class Run:
@@ -48,15 +61,17 @@ class Run:
         settings: dict[str, Any],
         randomness: OwnRandomness,
         discrete: bool,
-        has_table: bool,
+        table: Table | None,
+        processes: Processes,
     ) -> None:
-        self._settings, self._randomness = settings, randomness
+        self._settings, self._randomness, self._processes = settings, randomness, processes
+        self._draws = Draws(processes, data_plates(table))
         self._bits = 1 / (prod(data.shape[1:]) * math.log(2)) if discrete else None
         self.fabric, self.programs, self.objective = fabric, programs, objective
         self.batch_size: int = settings["batch_size"]
         module = PerDatumLoss(programs, objective)
         module.train()
-        parameters = list({id(p): p for program in programs for p in program.parameters() if p.requires_grad}.values())
+        parameters = parameters_of(programs)
         if not parameters:
             raise ValueError("neither 'model' nor 'guide' has a parameter to train.")
         self.optimizer = make_optimizer(parameters, settings)
@@ -66,31 +81,91 @@ class Run:
         # Once, after the set-up, which may have moved the programs and changed their precision.
         self.data = convert(data, programs) if isinstance(data, Tensor) else data
         self.validation = convert(validation, programs) if isinstance(validation, Tensor) else validation
-        self._step = Step(fabric, self.module, self._fabric_optimizer, parameters, settings["gradient_clip"])
+        self._plain_step = Step(
+            fabric, self.module, self._fabric_optimizer, parameters, settings["gradient_clip"], processes
+        )
+        self._compiled = self._make_compiled()
+        if self._compiled is not None:
+            self._draws = Draws(processes, data_plates(table), alike=False)  # it sees no draws in a captured graph
         self._evaluation = Evaluation(
             programs,
             objective,
             self.data if self.validation is None else self.validation,
             # Without validation data a part of the training data shows the divergences well enough.
-            rows=16 * self.batch_size if self.validation is None else None,
+            rows=8 * self.batch_size if self.validation is None else None,
             has_validation=self.validation is not None,
             size=len(self.data),
-            has_table=has_table,
+            has_table=table is not None,
             seed=settings["seed"],
+            processes=processes,
+            draws=self._draws,
         )
         # A small step loses more to waiting for other threads than it gains from them, and on a busy machine it waits
         # longest; the rule knows sizes only, so that the same run takes the same path everywhere.
         multiplications = sum(p.numel() for p in parameters) * self.batch_size
         self._num_threads = 1 if multiplications < _SMALL_STEP else torch.get_num_threads()
         self._tensors = dict((*module.named_parameters(), *module.named_buffers()))
+        if processes.size > 1:
+            check_alike(self._identity | {"epochs": settings["epochs"]}, processes)
+        processes.copy_from_leader(self._tensors.values())
         # Weights that are kept are never written to, so that the best ones and a checkpoint can be these.
         self._good = self._weights()
         self._best: list[Tensor] | None = None
         self._start = time.perf_counter()
 
+    def _make_compiled(self) -> CompiledStep | None:
+        """The compiled step, where that is asked for, can be and repays the seconds that it takes."""
+        B, epochs, compile = self.batch_size, self._settings["epochs"], self._settings["compile"]
+        full, steps = self._processes.share(B).length, epochs * (len(self.data) // B)
+        # Forked processes share what the compiler keeps in memory, so that several are compiled only if asked to be.
+        worth_it = compile == "auto" and steps >= _REPAID and self._processes.size == 1
+        if not (compile is True or worth_it):
+            return None
+        reason = None
+        if self._plain_step.asks_for_losses:
+            reason = f"{type(self.optimizer).__name__} asks for several losses a step"
+        if self.fabric.strategy.precision.precision == "16-mixed":
+            reason = "the loss is scaled, for the precision '16-mixed'"
+        if reason is not None:
+            _log.warning("the programs run as they are, and the loss is not compiled: %s.", reason)
+            return None
+
+        def per_datum_loss(x: Tensor) -> Tensor:
+            with pyro.validation_enabled(False):
+                loss: Tensor = self.module(x, len(self.data))
+            return loss
+
+        loss = CompiledLoss(
+            per_datum_loss,
+            self.programs,
+            self.objective,
+            self.parameters,
+            # By sizes, and not by the clock: the same run takes the same path everywhere.
+            is_worth_it=lambda x: compile is True or (steps if len(x) == full else epochs) >= _REPAID,
+        )
+        clip = self._settings["gradient_clip"]
+        return CompiledStep(
+            self.fabric, self.module, self._fabric_optimizer, self.parameters, clip, self._processes, loss
+        )
+
     def epoch(self, epoch: int, signals: Signals) -> dict[str, float]:
         """One pass over the data; its row of the history."""
-        with self._randomness, _threads(self._num_threads):
+        self._randomness.load(self._processes.from_leader(self._randomness.state()))
+        if self._compiled is None:
+            return self._attempt(epoch, signals)
+        self._compiled.begin()
+        begun = {"random": self._randomness.state(), **self._step_state()}
+        try:
+            return self._attempt(epoch, signals)
+        except ReplayFailed as failed:
+            _log.warning("%s in a replayed step: the epoch is run again, and the run goes on uncompiled.", failed)
+            self._compiled = None
+            self._load_step_state(begun)
+            self._randomness.load(begun["random"])
+            return self._attempt(epoch, signals)
+
+    def _attempt(self, epoch: int, signals: Signals) -> dict[str, float]:
+        with self._randomness, _threads(self._num_threads), sharing(self._processes.mean):
             try:
                 return self._epoch(epoch, signals)
             except BaseException:
@@ -100,31 +175,39 @@ class Run:
     def _epoch(self, epoch: int, signals: Signals) -> dict[str, float]:
         total, N, step = 0.0, len(self.data), 0
         sign = 1 if isinstance(self.objective, Objective) and self.objective.is_upper_bound else -1  # of bound and loss
+        take_step: Step | CompiledStep = self._compiled or self._plain_step
         order = torch.randperm(N)
-        for step, start in enumerate(range(0, N, self.batch_size)):
-            rows = order[start : start + self.batch_size]
-            if isinstance(self.data, Tensor):
-                batch = self.data[rows.to(self.data.device)]
-            else:
-                batch = convert(self.data[rows], self.programs)
-            try:
-                total += self._step(batch, N) * len(rows)
-            except StepFailed as failed:
-                raise self._fault(str(failed), batch, epoch, step, of_gradient=failed.of_gradient) from failed
-            if isinstance(self.objective, Objective):
-                self.objective.advance(len(rows) / N)
-            signals.check()
+        self._draws.begin()
+        shares = (self._processes.share(min(self.batch_size, N - start)) for start in range(0, N, self.batch_size))
+        with batches(self.data, self._own_rows(order)) as parts:
+            for step, share in enumerate(shares):
+                batch = self._fetch(parts, share)
+                self._processes.work_on(share)
+                with self._draws.of_latents(share):
+                    try:
+                        total += take_step(batch, N) * share.total
+                    except StepFailed as failed:
+                        what, fault = self._agreed_fault(failed, batch)
+                        raise self._error(what, fault, epoch, step) from failed
+                if isinstance(self.objective, Objective):
+                    self.objective.advance(share.total / N)
+                if self._processes.agree_to_stop(signals.received is not None):
+                    raise Stopped
+        if self._compiled is not None:
+            self._compiled.check()
+        self._processes.copy_from_leader(self._tensors.values())  # the same but for buffers such as running statistics
         row = {"epoch": float(epoch + 1), "train": sign * total / N}
         try:
             row |= self._evaluation(self.module)
         except EvaluationFailed as failed:
-            raise self._fault(str(failed), failed.batch, epoch, step, of_gradient=False) from failed
+            raise self._error(str(failed), self._fault(failed.batch), epoch, step) from failed
         if self._bits is not None:
             row["bits_per_dimension"] = -row.get("validation", row["train"]) * self._bits
         row |= {
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": time.perf_counter() - self._start,
         }
+        row = self._processes.from_leader(row)
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self.scheduler.step(-row.get("validation", row["train"]))
         elif self.scheduler is not None:
@@ -132,16 +215,37 @@ class Run:
         self._good = self._weights()
         return row
 
-    def _fault(self, what: str, batch: Tensor, epoch: int, step: int, *, of_gradient: bool) -> NonFiniteError:
-        """The error for a step that failed: where it comes from is looked for with the same draws again."""
-        size = {"size": len(self.data)} if self.programs[0].accepts_size else {}
+    def _own_rows(self, order: Tensor) -> Iterator[Tensor]:
+        """This process's share of the rows of each batch."""
+        return (self._processes.share(len(rows)).of(rows) for rows in order.split(self.batch_size))
+
+    def _fetch(self, parts: Iterator[Tensor], share: Share) -> Tensor:
+        """This process's share of the next batch, and no more of it."""
+        if isinstance(self.data, Tensor):
+            return next(parts)
+        with self._draws.of_data(share):
+            return convert(next(parts), self.programs)
+
+    def _agreed_fault(self, failed: StepFailed, batch: Tensor) -> tuple[str, Fault | None]:
+        """What failed in a step and where, which all processes give alike: that of the first that has it."""
+        what = self._processes.first(str(failed) if failed.is_own else None) or str(failed)
+        fault = self._processes.first(self._fault(batch))
+        if fault is None and failed.of_gradient:
+            fault = self._processes.first(locate_gradient(self.programs, batch, **self._size()))
+        return what, fault
+
+    def _fault(self, batch: Tensor) -> Fault | None:
+        """Where a value of a batch is not finite, looked for with the same draws again."""
         try:
             with torch.no_grad():
-                fault = locate(self.programs, batch, **size)
+                return locate(self.programs, batch, **self._size())
         except LinAlgError:  # what failed was the factorisation, and the message says which
-            fault = None
-        if fault is None and of_gradient:
-            fault = locate_gradient(self.programs, batch, **size)
+            return None
+
+    def _size(self) -> dict[str, Any]:
+        return {"size": len(self.data)} if self.programs[0].accepts_size else {}
+
+    def _error(self, what: str, fault: Fault | None, epoch: int, step: int) -> NonFiniteError:
         where = "no single site could be blamed" if fault is None else f"{fault}"
         return NonFiniteError(
             f"training stopped at epoch {epoch + 1}, step {step + 1}: {what}; {where}. The programs have the last "
@@ -165,12 +269,30 @@ class Run:
             "best_epoch": result.best_epoch,
             "weights": dict(zip(self._tensors, self._good, strict=True)),
             "best_weights": best,
-            "optimizer": _copy(self.optimizer.state_dict()),
+            **self._step_state(),
             "scheduler": None if self.scheduler is None else _copy(self.scheduler.state_dict()),
-            "objective": self.objective.state_dict() if isinstance(self.objective, Objective) else {},
             "precision": _copy(self.fabric.strategy.precision.state_dict()),
             "random": self._randomness.state(),
+            "compiled": None if self._compiled is None else self._compiled.state(),
         }
+
+    def _step_state(self) -> dict[str, Any]:
+        """What steps change besides the weights."""
+        return {
+            "optimizer": _copy(self.optimizer.state_dict()),
+            "objective": self.objective.state_dict() if isinstance(self.objective, Objective) else {},
+        }
+
+    def _load_step_state(self, state: Mapping[str, Any]) -> None:
+        self._fabric_optimizer.load_state_dict(state["optimizer"])
+        optimised = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for index, saved in state["optimizer"]["state"].items():
+            own = self.optimizer.state[optimised[index]]
+            # PyTorch has put them on the right device, but in the parameter's precision, which need not be theirs.
+            own |= {n: v.to(own[n].device) for n, v in saved.items() if isinstance(v, Tensor)}
+        if isinstance(self.objective, Objective):
+            device = self.fabric.device
+            self.objective.load_state_dict({name: value.to(device) for name, value in state["objective"].items()})
 
     def check_same(self, state: Mapping[str, Any], path: Path) -> None:
         """Raises where a state is of a run with other settings, programs or data."""
@@ -183,17 +305,13 @@ class Run:
         if state["best_weights"] is not None:
             best = zip(state["best_weights"].values(), self._good, strict=True)
             self._best = [saved.to(like.device) for saved, like in best]
-        self._fabric_optimizer.load_state_dict(state["optimizer"])
-        optimised = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for index, saved in state["optimizer"]["state"].items():
-            own = self.optimizer.state[optimised[index]]
-            # PyTorch has put them on the right device, but in the parameter's precision, which need not be theirs.
-            own |= {n: v.to(own[n].device) for n, v in saved.items() if isinstance(v, Tensor)}
+        self._load_step_state(state)
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        if isinstance(self.objective, Objective):
-            device = self.fabric.device
-            self.objective.load_state_dict({name: value.to(device) for name, value in state["objective"].items()})
+        if self._compiled is not None and state["compiled"] is not None:
+            self._compiled.load(state["compiled"])
+        else:  # it had given up, or was too short
+            self._compiled = None
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self._randomness.load(state["random"])
         for row in state["history"]:
@@ -205,8 +323,8 @@ class Run:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         """The settings, programs and data that a run must have in common with the one it continues, for JSON."""
-        same = ("batch_size", "learning_rate", "optimizer_options", "gradient_clip", "early_stopping", "seed")
-        identity = {name: self._settings[name] for name in same} | {
+        numbers = ("batch_size", "learning_rate", "gradient_clip", "early_stopping", "seed")
+        identity = {name: self._settings[name] for name in (*numbers, "optimizer_options", "compile")} | {
             "optimizer": type(self.optimizer).__name__,
             "scheduler": None if self.scheduler is None else type(self.scheduler).__name__,
             "scheduler_options": scheduler_options(type(self.scheduler), self._settings),

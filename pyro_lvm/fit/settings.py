@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pyro_lvm.data.checks import check_choice
+from pyro_lvm.processes import Processes
 from pyro_lvm.programs import Program
 
 if TYPE_CHECKING:
@@ -55,16 +56,25 @@ def _named_class(name: str, module: Any, base: Any, argument: str) -> Any:
     return getattr(module, name)
 
 
-def make_fabric(settings: Mapping[str, Any], programs: tuple[Program, Program]) -> "Fabric":
-    """Lightning Fabric for the accelerator, the devices and the precision asked for."""
+def make_fabric(settings: Mapping[str, Any], programs: tuple[Program, Program], processes: Processes) -> "Fabric":
+    """Lightning Fabric for the accelerator and the precision asked for, on this process's device."""
     from lightning_fabric import Fabric  # here, because it takes more than a second to import
 
     precision: Any = settings["precision"] or _precision(programs)
+    several: dict[str, Any] = {}
+    if processes.size > 1:
+        from pyro_lvm.fit.replicas import Replicas
+
+        several = {"strategy": Replicas(processes), "num_nodes": max(1, processes.size // processes.on_host)}
     try:
-        return Fabric(accelerator=settings["accelerator"], devices=settings["devices"], precision=precision)
+        fabric = Fabric(accelerator=settings["accelerator"], devices=processes.on_host, precision=precision, **several)
+        if several:
+            fabric.launch()
+        return fabric
     except (ValueError, RuntimeError, TypeError) as error:
+        on = f" on {processes.on_host} devices" if several else ""
         raise ValueError(
-            f"'accelerator' = {settings['accelerator']!r} with 'precision' = {precision!r} cannot be had: "
+            f"'accelerator' = {settings['accelerator']!r} with 'precision' = {precision!r} cannot be had{on}: "
             f"{str(error).splitlines()[0]}"
         ) from error
 

@@ -33,16 +33,17 @@ class Signals:
         while self._before:
             signal.signal(*self._before.popitem())
 
-    def check(self) -> None:
-        """Raises if a signal was received."""
-        if self._received is not None:
-            raise Stopped
+    @property
+    def received(self) -> int | None:
+        """The number of the signal that was, or None."""
+        return self._received
 
-    def tell(self, message: str) -> None:
+    @staticmethod
+    def tell(received: int | None, message: str) -> None:
         """Raises what a received signal stands for, if there was one."""
-        if self._received == signal.SIGINT:
+        if received == signal.SIGINT:
             raise KeyboardInterrupt(message)
-        if self._received == signal.SIGTERM:
+        if received == signal.SIGTERM:
             _log.warning(message)  # an exit status has no words
             raise SystemExit(128 + signal.SIGTERM)
 

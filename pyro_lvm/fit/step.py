@@ -10,6 +10,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is ther
 from torch.nn.utils import get_total_norm
 
 from pyro_lvm.fit.randomness import random_state, set_random_state
+from pyro_lvm.processes import Processes
 from pyro_lvm.programs import Program
 
 if TYPE_CHECKING:
@@ -19,11 +20,16 @@ __all__ = ["PerDatumLoss", "Step", "StepFailed"]
 
 
 class StepFailed(Exception):
-    """A loss or a gradient is not finite; the weights and the random state are as they were before the step."""
+    """A loss or a gradient is not finite; the weights and the random state are as they were before the step.
 
-    def __init__(self, what: str, *, of_gradient: bool) -> None:
+    Attributes:
+        of_gradient: whether the loss is finite.
+        is_own: whether the loss of this process's own data is not; other processes see only that the sum is not.
+    """
+
+    def __init__(self, what: str, *, of_gradient: bool, is_own: bool = True) -> None:
         super().__init__(what)
-        self.of_gradient = of_gradient
+        self.of_gradient, self.is_own = of_gradient, is_own
 
 
 class PerDatumLoss(nn.Module):
@@ -51,6 +57,7 @@ class Step:
         module, optimizer: as Fabric gave them back.
         parameters: those that are trained.
         gradient_clip: largest norm of the gradient, or None.
+        processes: which have a share of the batch each.
     """
 
     def __init__(
@@ -60,14 +67,16 @@ class Step:
         optimizer: Any,
         parameters: list[nn.Parameter],
         gradient_clip: float | None,
+        processes: Processes,
     ) -> None:
-        self._fabric, self._module, self._optimizer = fabric, module, optimizer
+        self._fabric, self._module, self._optimizer, self._processes = fabric, module, optimizer, processes
         self._parameters, self._gradient_clip = parameters, gradient_clip
+        self._nan = parameters[0].new_full((), math.nan)
         closure = inspect.signature(optimizer.optimizer.step).parameters["closure"]
-        self._asks_for_losses = closure.default is inspect.Parameter.empty  # as LBFGS does
+        self.asks_for_losses = closure.default is inspect.Parameter.empty  # as LBFGS does
 
     def __call__(self, batch: Tensor, size: int) -> float:
-        """Takes the step; its loss, nats per datum.
+        """Takes the step for a batch, or this process's share of one; the whole batch's loss, nats per datum.
 
         Raises:
             StepFailed: where loss or gradient is not finite.
@@ -78,7 +87,7 @@ class Step:
             set_random_state(state)  # an optimiser that asks several times is to see one function
             return self._loss_and_gradient(batch, size, state)
 
-        if self._asks_for_losses:
+        if self.asks_for_losses:
             return float(self._optimizer.step(loss_and_gradient))
         loss = loss_and_gradient()
         self._optimizer.step()
@@ -87,17 +96,22 @@ class Step:
     def _loss_and_gradient(self, batch: Tensor, size: int, state: list[Tensor]) -> Tensor:
         """The loss, its gradient left on the parameters."""
         self._optimizer.zero_grad()
+        what, own = None, self._nan
         try:
             # Pyro's own checks have passed on the first batch; the loss and the gradients are checked at every step.
             with pyro.validation_enabled(False):
                 loss: Tensor = self._module(batch, size)
+            self._fabric.backward(loss)
+            own = loss.detach()
         except LinAlgError as error:
+            what = str(error).splitlines()[0]
+        # Looked at only when it is the whole batch's, so that all processes see the same.
+        whole = self._processes.whole(own, self._parameters)
+        value = whole.item()
+        if not math.isfinite(value):
             set_random_state(state)
-            raise StepFailed(str(error).splitlines()[0], of_gradient=False) from error
-        if not math.isfinite(loss.item()):
-            set_random_state(state)
-            raise StepFailed(f"the loss is {loss.item()}", of_gradient=False)
-        self._fabric.backward(loss)
+            is_own = not math.isfinite(own.item())
+            raise StepFailed(what or f"the loss is {value}", of_gradient=False, is_own=is_own)
         if self._gradient_clip is not None:
             norm = self._fabric.clip_gradients(
                 self._module, self._optimizer, max_norm=self._gradient_clip, error_if_nonfinite=False
@@ -107,4 +121,4 @@ class Step:
         if norm is not None and not math.isfinite(norm.item()):
             set_random_state(state)
             raise StepFailed("a gradient is not finite", of_gradient=True)
-        return loss.detach()
+        return whole
