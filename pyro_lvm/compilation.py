@@ -167,8 +167,12 @@ class CompiledObjective:
         if compiled is not None:
             compiled.look_for_changes()
             return compiled
-        with torch.random.fork_rng(), torch.no_grad():
-            self._loss(x, size)  # a function's own `pyro.param` statements make their parameters when they first run
+        # A function's own `pyro.param` statements make their parameters when they first run.
+        with torch.random.fork_rng():
+            state = self._objective.state_dict() if isinstance(self._objective, Objective) else {}
+            self._loss(x, size)
+            if isinstance(self._objective, Objective):
+                self._objective.load_state_dict(state)
         self._parameters = parameters_of(self._programs)
         compiled = CompiledLoss(lambda x: self._loss(x, size), self._programs, self._objective, self._parameters)
         return self._losses.setdefault(size, compiled)

@@ -5,7 +5,7 @@ from typing import Any
 
 __all__ = ["plain_attributes"]
 
-_PLAIN = (bool, int, float, str, type(None))
+_PLAIN = (bool, int, float, str)
 
 
 def plain_attributes(objects: Iterable[Any]) -> tuple[tuple[str, Any], ...]:
