@@ -1,24 +1,38 @@
 """The four shapes of a mixture's covariances: how each is estimated, floored, and divided by.
 
-Throughout, deviations have shape (K, n, D): n data less each of K means. Data come in blocks small enough for the
-processor's cache, and every product is taken of deviations, never of raw second moments, so that no digits cancel in
-clusters that are narrow and far apart.
+Throughout, deviations have shape (K, D, n): n data less each of K means, as columns, since sums over D and products
+over n then run along contiguous memory. Data come in blocks small enough for the processor's cache, all of a pass's in
+one buffer, and no scatter is taken of raw second moments, so that no digits cancel in clusters that are narrow and far
+apart.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyro_lvm.exact._estimator import LOG_2PI
 
-# Numbers in one block of deviations: 1 MiB, to stay in a processor's cache; an accelerator wants more work at a time.
-_BLOCK, _ACCELERATOR_BLOCK = 2**17, 2**24
+# Numbers in one block of deviations: 4 MiB, to stay in a processor's cache; an accelerator wants more work at a time.
+_BLOCK, _ACCELERATOR_BLOCK = 2**19, 2**24
 
 EMPTY = 10 * torch.finfo(torch.float64).eps  # a component with no more data than this has none
+
+
+class Columns(NamedTuple):
+    """Data as columns about a centre, over a row of ones: one product then shifts by a mean or counts as well."""
+
+    centre: Tensor  # (D,)
+    points: Tensor  # (D + 1, N)
+
+
+def columns(x: Tensor, centre: Tensor) -> Columns:
+    """Return data (N, D) as columns; a centre amid the data keeps the digits of data far from the origin."""
+    return Columns(centre, torch.cat([(x - centre).mT, x.new_ones(1, len(x))]))
 
 
 class Covariance(ABC):
@@ -37,8 +51,8 @@ class Covariance(ABC):
         """Return the smallest eigenvalue of any component."""
 
     @abstractmethod
-    def scatter(self, deviation: Tensor, responsibility: Tensor) -> Tensor:
-        """Return Σ_n r_kn d_kn d_knᵀ, or its diagonal; responsibilities are (K, n)."""
+    def scatter(self, data: Columns, means: Tensor, responsibility: Tensor) -> Tensor:
+        """Return Σ_n r_kn (x_n − μ_k)(x_n − μ_k)ᵀ or its diagonal, from responsibilities (K, N)."""
 
     @abstractmethod
     def estimate(self, scatter: Tensor, counts: Tensor, floor: float) -> Tensor:
@@ -46,11 +60,11 @@ class Covariance(ABC):
 
     @abstractmethod
     def whitener(self, covariances: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `whiten` multiplies with, and log |Σ_k| (K or 1,); NaN or infinity where singular."""
+        """Return what `squared_distances` takes, and log |Σ_k| (K or 1,); NaN or infinity where singular."""
 
     @abstractmethod
-    def whiten(self, deviation: Tensor, whitener: Tensor) -> Tensor:
-        """Return deviations in units of each component's standard deviations, (K, n, D)."""
+    def squared_distances(self, data: Columns, means: Tensor, whitener: Tensor) -> Tensor:
+        """Return the squared Mahalanobis distances of data from means, shape (K, N)."""
 
     @abstractmethod
     def colour(self, white: Tensor, labels: Tensor, covariances: Tensor) -> Tensor:
@@ -60,18 +74,21 @@ class Covariance(ABC):
 class _Matrix(Covariance):
     """Abstract: covariances that are matrices."""
 
-    def scatter(self, deviation: Tensor, responsibility: Tensor) -> Tensor:
-        return (responsibility.unsqueeze(-1) * deviation).mT @ deviation  # (K, D, D)
+    def scatter(self, data: Columns, means: Tensor, responsibility: Tensor) -> Tensor:
+        points, shifts = data.points[:-1], _shifts(data, means)
+        total = means.new_zeros(*means.shape, means.shape[1])  # (K, D, D)
+        for rows, buffer in _blocks(points, shifts):
+            deviation = torch.sub(points[:, rows], shifts, out=buffer)  # (K, D, n)
+            deviation *= responsibility[:, None, rows].sqrt()
+            total.baddbmm_(deviation, deviation.mT)  # a Gram matrix: no rounding makes it indefinite
+        return total
 
     def whitener(self, covariances: Tensor) -> tuple[Tensor, Tensor]:
         factor, info = torch.linalg.cholesky_ex(covariances.reshape(-1, *covariances.shape[-2:]))  # (K or 1, D, D)
         identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
         inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
         log_det = 2.0 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return inverse.mT.contiguous(), log_det.where(info == 0, torch.nan)
-
-    def whiten(self, deviation: Tensor, whitener: Tensor) -> Tensor:
-        return deviation @ whitener
+        return inverse, log_det.where(info == 0, torch.nan)
 
     def smallest(self, covariances: Tensor) -> float:
         if not torch.allclose(covariances, covariances.mT):
@@ -89,6 +106,19 @@ class Full(_Matrix):
     def estimate(self, scatter: Tensor, counts: Tensor, floor: float) -> Tensor:
         """Return each component's scatter over its count, floored."""
         return _clamp_eigenvalues(scatter / counts.clamp(min=EMPTY)[:, None, None], floor)
+
+    def squared_distances(self, data: Columns, means: Tensor, whitener: Tensor) -> Tensor:
+        """Return the squared norms of L⁻¹ (x − μ), where L Lᵀ = Σ."""
+        # All components in one product, [L⁻¹, −L⁻¹ μ] [x; 1]. Its rounding is that of moving x by its last digit: the
+        # square is taken after the subtraction, so no more cancels than in x − μ itself.
+        shifts = _shifts(data, means)
+        whiten = torch.cat([whitener, -(whitener @ shifts)], -1).flatten(0, 1)  # (K D, D + 1)
+        distances = means.new_empty(len(means), data.points.shape[1])
+        for rows, buffer in _blocks(data.points, shifts):
+            out = None if buffer is None else buffer.flatten(0, 1)
+            white = torch.mm(whiten, data.points[:, rows], out=out).unflatten(0, means.shape)  # (K, D, n)
+            distances[:, rows] = white.square_().sum(1)
+        return distances
 
     def colour(self, white: Tensor, labels: Tensor, covariances: Tensor) -> Tensor:
         """Return draws times their component's Cholesky factor."""
@@ -111,6 +141,13 @@ class Tied(_Matrix):
         """Return the scatter of all components over the number of data, floored."""
         return _clamp_eigenvalues(scatter.sum(0) / counts.sum(), floor)
 
+    def squared_distances(self, data: Columns, means: Tensor, whitener: Tensor) -> Tensor:
+        """Return the squared distances between L⁻¹ x and L⁻¹ μ, where L Lᵀ = Σ."""
+        distances = means.new_empty(len(means), data.points.shape[1])
+        for rows, square in _squares(whitener[0] @ data.points[:-1], whitener[0] @ _shifts(data, means)):
+            distances[:, rows] = square.sum(1)
+        return distances
+
     def colour(self, white: Tensor, labels: Tensor, covariances: Tensor) -> Tensor:
         """Return draws times the shared Cholesky factor."""
         return white @ torch.linalg.cholesky(covariances).mT
@@ -119,11 +156,18 @@ class Tied(_Matrix):
 class _Vector(Covariance):
     """Abstract: covariances that are diagonal."""
 
-    def scatter(self, deviation: Tensor, responsibility: Tensor) -> Tensor:
-        return (responsibility.unsqueeze(1) @ deviation.square()).squeeze(1)  # (K, D)
+    def scatter(self, data: Columns, means: Tensor, responsibility: Tensor) -> Tensor:
+        total = torch.zeros_like(means)  # (K, D)
+        for rows, square in _squares(data.points[:-1], _shifts(data, means)):
+            total += square.mul_(responsibility[:, None, rows]).sum(-1)
+        return total
 
-    def whiten(self, deviation: Tensor, whitener: Tensor) -> Tensor:
-        return deviation * whitener.unsqueeze(1)
+    def squared_distances(self, data: Columns, means: Tensor, whitener: Tensor) -> Tensor:
+        precision = whitener.expand_as(means).unsqueeze(1)  # (K, 1, D)
+        distances = means.new_empty(len(means), data.points.shape[1])
+        for rows, square in _squares(data.points[:-1], _shifts(data, means)):
+            distances[:, rows] = (precision @ square).squeeze(1)
+        return distances
 
     def smallest(self, covariances: Tensor) -> float:
         return covariances.min().item()
@@ -141,8 +185,8 @@ class Diagonal(_Vector):
         return (scatter / counts.clamp(min=EMPTY)[:, None]).clamp(min=floor)
 
     def whitener(self, covariances: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the inverse standard deviations and log-determinants."""
-        return covariances.rsqrt(), covariances.log().sum(-1)
+        """Return the precisions and log-determinants."""
+        return covariances.reciprocal(), covariances.log().sum(-1)
 
     def colour(self, white: Tensor, labels: Tensor, covariances: Tensor) -> Tensor:
         """Return draws times their component's standard deviations."""
@@ -164,8 +208,8 @@ class Spherical(_Vector):
         return (scatter.mean(-1) / counts.clamp(min=EMPTY)).clamp(min=floor)
 
     def whitener(self, covariances: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the inverse standard deviation and log-determinants."""
-        return covariances.rsqrt().unsqueeze(1), self.features * covariances.log()
+        """Return the precision and log-determinants."""
+        return covariances.reciprocal().unsqueeze(1), self.features * covariances.log()
 
     def colour(self, white: Tensor, labels: Tensor, covariances: Tensor) -> Tensor:
         """Return draws times their component's standard deviation."""
@@ -201,24 +245,35 @@ def _clamp_eigenvalues(matrices: Tensor, floor: float) -> Tensor:
     return torch.where(below[..., None, None], clamped, matrices)
 
 
-def blocks(x: Tensor, means: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield slices of the data, and the deviations (K, n, D) of the data in them from each mean."""
-    rows = max(1, (_BLOCK if x.device.type == "cpu" else _ACCELERATOR_BLOCK) // means.numel())
-    for start in range(0, len(x), rows):
-        chosen = slice(start, start + rows)
-        yield chosen, x[chosen] - means[:, None]
+def _shifts(data: Columns, means: Tensor) -> Tensor:
+    """Return the means about the data's centre, as columns (K, D, 1)."""
+    return (means - data.centre).unsqueeze(-1)
 
 
-def squared_distances(x: Tensor, means: Tensor, whitener: Tensor, kind: Covariance) -> Tensor:
-    """Return the squared Mahalanobis distances of data from means, shape (K, N)."""
-    return torch.cat([_squared_norm(kind.whiten(d, whitener)) for _, d in blocks(x, means)], dim=1)
+def _blocks(points: Tensor, shifts: Tensor) -> Iterator[tuple[slice, Tensor | None]]:
+    """Yield slices of points (D, N), and a buffer (K, D, n) for their deviations from shifts (K, D, 1).
+
+    One buffer serves all blocks: fresh memory costs more than the sums that fill it. Where a gradient is asked for,
+    there is none, since autograd keeps what a buffer would overwrite.
+    """
+    count = points.shape[1]
+    size = _BLOCK if points.device.type == "cpu" else _ACCELERATOR_BLOCK
+    width = min(count, max(1, size // shifts.numel()))
+    recorded = torch.is_grad_enabled() and (points.requires_grad or shifts.requires_grad)
+    memory = None if recorded else points.new_empty(shifts.numel() * width)
+    for start in range(0, count, width):
+        n = min(width, count - start)
+        buffer = None if memory is None else memory[: shifts.numel() * n].view(*shifts.shape[:2], n)
+        yield slice(start, start + n), buffer
 
 
-def _squared_norm(y: Tensor) -> Tensor:
-    return torch.linalg.vecdot(y, y)
+def _squares(points: Tensor, shifts: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield slices of points (D, N) and their squared deviations (K, D, n) from shifts, which the next overwrite."""
+    for rows, buffer in _blocks(points, shifts):
+        yield rows, torch.sub(points[:, rows], shifts, out=buffer).square_()
 
 
-def log_normal_densities(x: Tensor, means: Tensor, covariances: Tensor, kind: Covariance) -> Tensor:
+def log_normal_densities(data: Columns, means: Tensor, covariances: Tensor, kind: Covariance) -> Tensor:
     """Return log N(x_n; μ_k, Σ_k), shape (K, N)."""
     whitener, log_det = kind.whitener(covariances)
     if not bool(torch.isfinite(log_det).all()):
@@ -227,13 +282,5 @@ def log_normal_densities(x: Tensor, means: Tensor, covariances: Tensor, kind: Co
             "'covariance_floor' must be above 0 for data that a component fits without spread, got the singular "
             f"covariance of component {component}: set it to the variance of the measurement, or use fewer components."
         )
-    return -0.5 * (x.shape[1] * LOG_2PI + log_det[:, None] + squared_distances(x, means, whitener, kind))
-
-
-def scatter_about(x: Tensor, means: Tensor, responsibility: Tensor, kind: Covariance) -> Tensor:
-    """Return Σ_n r_kn (x_n − μ_k)(x_n − μ_k)ᵀ or its diagonal, from responsibilities (K, N)."""
-    parts = (kind.scatter(deviation, responsibility[:, rows]) for rows, deviation in blocks(x, means))
-    total = next(parts)
-    for part in parts:
-        total += part
-    return total
+    constant = -0.5 * (means.shape[1] * LOG_2PI + log_det)
+    return kind.squared_distances(data, means, whitener).mul_(-0.5).add_(constant[:, None])

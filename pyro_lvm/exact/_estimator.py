@@ -38,19 +38,25 @@ def as_data(X: np.ndarray | Tensor, *, minimum: int = 1, features: int | None = 
             f"'X' must hold at least {minimum} data, got an array of shape {tuple(x.shape)}: check the split."
         )
     x = x.reshape(len(x), -1).to(torch.float64)  # (N, D)
-    if len(x) < minimum:
-        raise ValueError(f"'X' must hold at least {minimum} data, got {len(x)}: add data or lower 'n_components'.")
+    check_count(x, minimum)
     if features is not None and x.shape[1] != features:
         raise ValueError(
             f"'X' must have the {features} features that fit saw, got {x.shape[1]}: pass data of the fitted kind."
         )
-    finite = torch.isfinite(x)
-    if not bool(finite.all()):
-        row, column = (~finite).nonzero()[0].tolist()
-        raise ValueError(
-            f"'X' must be finite, got {x[row, column].item()} at row {row}, column {column}: drop or impute it."
-        )
+    if not bool(torch.isfinite(x.detach().sum())):  # a sum needs no memory; it may also overflow, so look again
+        faults = (~torch.isfinite(x)).nonzero()
+        if len(faults):
+            row, column = faults[0].tolist()
+            raise ValueError(
+                f"'X' must be finite, got {x[row, column].item()} at row {row}, column {column}: drop or impute it."
+            )
     return x
+
+
+def check_count(x: Tensor, minimum: int) -> None:
+    """Raise where there are fewer data than a model needs."""
+    if len(x) < minimum:
+        raise ValueError(f"'X' must hold at least {minimum} data, got {len(x)}: add data or lower 'n_components'.")
 
 
 def _numeric(X: Any) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from pyro_lvm.exact._covariances import Full, scatter_about, squared_distances
+from pyro_lvm.exact._covariances import Columns, Full, columns
 from pyro_lvm.exact._estimator import (
     Array,
     as_data,
@@ -48,14 +48,16 @@ class _NormalWishart(NamedTuple):
         log_det = 2.0 * torch.linalg.cholesky(self.inverse_scale).diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return digammas + features * math.log(2.0) - log_det
 
-    def after(self, x: Tensor, responsibility: Tensor) -> _NormalWishart:
+    def after(self, data: Columns, responsibility: Tensor) -> _NormalWishart:
         """Return the posteriors, one per row of responsibilities (K, N); written without dividing by a count."""
-        counts = responsibility.sum(1)  # (K,)
+        sums, counts = (responsibility @ data.points.mT).split([len(data.centre), 1], dim=1)  # (K, D), (K, 1)
+        prior = self.mean_precision * (self.mean - data.centre)
+        mean = data.centre + (prior + sums) / (self.mean_precision + counts)  # (K, D)
+        counts = counts.squeeze(1)
         beta = self.mean_precision + counts
-        mean = (self.mean_precision * self.mean + responsibility @ x) / beta[:, None]  # (K, D)
         shift = mean - self.mean
         outer = self.mean_precision * shift[:, :, None] * shift[:, None, :]
-        inverse_scale = self.inverse_scale + scatter_about(x, mean, responsibility, Full()) + outer
+        inverse_scale = self.inverse_scale + Full().scatter(data, mean, responsibility) + outer
         return _NormalWishart(beta, mean, self.degrees_of_freedom + counts, inverse_scale)
 
 
@@ -98,13 +100,14 @@ def log_marginal_likelihood_normal_wishart(
     """
     x = as_data(x)
     prior = _prior(x, mean_prior, mean_precision_prior, degrees_of_freedom_prior, covariance_prior)
-    return _log_evidence_ratio(x, prior, prior.after(x, x.new_ones(1, len(x)))).squeeze()
+    posterior = prior.after(columns(x, x.mean(0)), x.new_ones(1, len(x)))
+    return _log_evidence_ratio(x.numel(), prior, posterior).squeeze()
 
 
-def _log_evidence_ratio(x: Tensor, prior: _NormalWishart, posterior: _NormalWishart) -> Tensor:
-    """Return Σ_k log Z_k − log Z_0, less ND/2 log 2π."""
+def _log_evidence_ratio(size: int, prior: _NormalWishart, posterior: _NormalWishart) -> Tensor:
+    """Return Σ_k log Z_k − log Z_0, less ND/2 log 2π, from the ND numbers of the data."""
     gain = (posterior.log_normaliser() - prior.log_normaliser()).sum()
-    return gain - 0.5 * x.numel() * math.log(2.0 * math.pi)
+    return gain - 0.5 * size * math.log(2.0 * math.pi)
 
 
 def _prior(x: Tensor, mean: Any, mean_precision: Any, degrees_of_freedom: Any, covariance: Any) -> _NormalWishart:
@@ -132,14 +135,15 @@ class _Posterior(NamedTuple):
     concentration: Tensor  # α, (K,)
     components: _NormalWishart  # of leading shape (K,)
 
-    def log_joint(self, x: Tensor) -> Tensor:
+    def log_joint(self, data: Columns) -> Tensor:
         """Return E[log π_k + log N(x_n; μ_k, Λ_k⁻¹)], shape (K, N)."""
         beta, mean, nu, inverse_scale = self.components
         whitener, _ = Full().whitener(inverse_scale)
-        distance = nu[:, None] * squared_distances(x, mean, whitener, Full()) + x.shape[1] / beta[:, None]
+        features = mean.shape[1]
+        distance = nu[:, None] * Full().squared_distances(data, mean, whitener) + features / beta[:, None]
         log_weight = torch.digamma(self.concentration) - torch.digamma(self.concentration.sum())
         log_det = self.components.expected_log_det()
-        return log_weight[:, None] + 0.5 * (log_det[:, None] - x.shape[1] * math.log(2.0 * math.pi) - distance)
+        return log_weight[:, None] + 0.5 * (log_det[:, None] - features * math.log(2.0 * math.pi) - distance)
 
 
 class BayesianGaussianMixture(Mixture):
@@ -244,7 +248,8 @@ class BayesianGaussianMixture(Mixture):
             x, self.mean_prior, self.mean_precision_prior, self.degrees_of_freedom_prior, self.covariance_prior
         )
         max_iter, tol = check_integer("max_iter", self.max_iter, 0), check_real("tol", self.tol, 0.0)
-        fits = (_fit_once(x, start, alpha, prior, max_iter, tol) for start in self._starts(x, components))
+        data = columns(x, x.mean(0))
+        fits = (_fit_once(data, start, alpha, prior, max_iter, tol) for start in self._starts(x, components))
         posterior, trace, self.converged_ = max(fits, key=lambda fit: fit[1][-1])
         self.weight_concentration_ = posterior.concentration
         self.weights_ = posterior.concentration / posterior.concentration.sum()
@@ -262,7 +267,7 @@ class BayesianGaussianMixture(Mixture):
         x = self._read(X)
         nu, scale = self._student_t()
         whitener, log_det = Full().whitener(scale)
-        distance = squared_distances(x, self.means_, whitener, Full())  # (K, N)
+        distance = Full().squared_distances(self._columns(x), self.means_, whitener)  # (K, N)
         features = x.shape[1]
         constant = torch.lgamma(0.5 * (nu + features)) - torch.lgamma(0.5 * nu)
         constant = constant - 0.5 * (features * (nu * math.pi).log() + log_det)
@@ -293,7 +298,10 @@ class BayesianGaussianMixture(Mixture):
     def _log_joint(self, x: Tensor) -> Tensor:
         inverse_scale = self.covariances_ * self.degrees_of_freedom_[:, None, None]
         components = _NormalWishart(self.mean_precision_, self.means_, self.degrees_of_freedom_, inverse_scale)
-        return _Posterior(self.weight_concentration_, components).log_joint(x)
+        return _Posterior(self.weight_concentration_, components).log_joint(self._columns(x))
+
+    def _columns(self, x: Tensor) -> Columns:
+        return columns(x, self.weights_ @ self.means_)
 
     def _starts(self, x: Tensor, components: int) -> list[Tensor]:
         """Return the responsibilities (K, N) to start from."""
@@ -309,20 +317,22 @@ class BayesianGaussianMixture(Mixture):
 
 
 def _fit_once(
-    x: Tensor, responsibility: Tensor, alpha: float, prior: _NormalWishart, max_iter: int, tol: float
+    data: Columns, responsibility: Tensor, alpha: float, prior: _NormalWishart, max_iter: int, tol: float
 ) -> tuple[_Posterior, list[float], bool]:
     """Return the posterior, the trace of lower bounds from the start on, and whether it converged."""
-    concentration_prior = x.new_full((len(responsibility),), alpha)
+    concentration_prior = responsibility.new_full((len(responsibility),), alpha)
+    features, count = len(data.centre), responsibility.shape[1]
     trace: list[float] = []
     while True:
-        posterior = _Posterior(concentration_prior + responsibility.sum(1), prior.after(x, responsibility))
+        posterior = _Posterior(concentration_prior + responsibility.sum(1), prior.after(data, responsibility))
         entropy = -torch.xlogy(responsibility, responsibility).sum()
         weight_gain = _log_beta(posterior.concentration) - _log_beta(concentration_prior)
-        trace.append((entropy + weight_gain + _log_evidence_ratio(x, prior, posterior.components)).item())
-        converged = len(trace) > 1 and abs(trace[-1] - trace[-2]) < tol * len(x)
+        gain = _log_evidence_ratio(count * features, prior, posterior.components)
+        trace.append((entropy + weight_gain + gain).item())
+        converged = len(trace) > 1 and abs(trace[-1] - trace[-2]) < tol * count
         if converged or len(trace) > max_iter:
             return posterior, trace, converged
-        responsibility = posterior.log_joint(x).softmax(0)
+        responsibility = posterior.log_joint(data).softmax(0)
 
 
 def _log_beta(concentration: Tensor) -> Tensor:

@@ -12,10 +12,11 @@ from torch import Tensor
 from pyro_lvm.exact._covariances import (
     COVARIANCE_TYPES,
     EMPTY,
+    Columns,
     Covariance,
+    columns,
     covariance_of,
     log_normal_densities,
-    scatter_about,
 )
 from pyro_lvm.exact._estimator import (
     Array,
@@ -125,7 +126,8 @@ class GaussianMixture(Mixture):
         seeds = restart_seeds(self.random_state, check_integer("n_init", self.n_init, 1))
         if self.means_init is not None:
             seeds = seeds[:1]  # nothing random is left in the start
-        fits = (_fit_once(x, self._start(x, kind, floor, seed), kind, floor, max_iter, tol) for seed in seeds)
+        data = columns(x, x.mean(0))
+        fits = (_fit_once(data, self._start(x, data, kind, floor, seed), kind, floor, max_iter, tol) for seed in seeds)
         parameters, trace, self.converged_ = max(fits, key=lambda fit: fit[1][-1])
         self.weights_, self.means_, self.covariances_ = parameters
         self.log_likelihoods_ = torch.tensor(trace, dtype=torch.float64)
@@ -139,7 +141,8 @@ class GaussianMixture(Mixture):
     def start(self, X: Array) -> tuple[Array, Array, Array]:
         """Return the weights (K,), means (K, D) and covariances that `fit(X)` starts from (its first restart)."""
         x, kind, floor = self._read_training(X)
-        weights, means, covariances = self._start(x, kind, floor, restart_seeds(self.random_state, 1)[0])
+        seed = restart_seeds(self.random_state, 1)[0]
+        weights, means, covariances = self._start(x, columns(x, x.mean(0)), kind, floor, seed)
         return in_kind(X, weights), in_kind(X, means), in_kind(X, covariances)
 
     def score_samples(self, X: Array) -> Array:
@@ -160,7 +163,8 @@ class GaussianMixture(Mixture):
 
     def _log_joint(self, x: Tensor) -> Tensor:
         kind = covariance_of(self.covariance_type, self._features())
-        return _log_joint(x, _Parameters(self.weights_, self.means_, self.covariances_), kind)
+        data = columns(x, self.weights_ @ self.means_)
+        return _log_joint(data, _Parameters(self.weights_, self.means_, self.covariances_), kind)
 
     def _read_training(self, X: np.ndarray | Tensor) -> tuple[Tensor, Covariance, float]:
         components = check_integer("n_components", self.n_components, 1)
@@ -169,7 +173,7 @@ class GaussianMixture(Mixture):
         x = as_data(X, minimum=components)
         return x, covariance_of(covariance_type, x.shape[1]), floor
 
-    def _start(self, x: Tensor, kind: Covariance, floor: float, seed: int) -> _Parameters:
+    def _start(self, x: Tensor, data: Columns, kind: Covariance, floor: float, seed: int) -> _Parameters:
         """Return the given parameters, those left out being estimated from hard responsibilities."""
         components, features = self.n_components, x.shape[1]
         if self.means_init is None:
@@ -177,7 +181,7 @@ class GaussianMixture(Mixture):
         else:
             means = as_parameter("means_init", self.means_init, (components, features), x)
             responsibility = one_hot(torch.cdist(x, means).argmin(1), components)
-        start = _hard_start(x, responsibility, kind, floor)
+        start = _hard_start(data, responsibility, kind, floor)
         if self.means_init is not None:
             start = start._replace(means=means)
         if self.weights_init is not None:
@@ -205,40 +209,45 @@ def _valid_weights(value: Any, shape: tuple[int, ...], x: Tensor) -> Tensor:
     return weights
 
 
-def _log_joint(x: Tensor, parameters: _Parameters, kind: Covariance) -> Tensor:
+def _log_joint(data: Columns, parameters: _Parameters, kind: Covariance) -> Tensor:
     """Return log π_k + log N(x_n; μ_k, Σ_k), shape (K, N)."""
     weights, means, covariances = parameters
-    return log_normal_densities(x, means, covariances, kind) + weights.log()[:, None]
+    return log_normal_densities(data, means, covariances, kind).add_(weights.log()[:, None])
 
 
-def _hard_start(x: Tensor, responsibility: Tensor, kind: Covariance, floor: float) -> _Parameters:
+def _hard_start(data: Columns, responsibility: Tensor, kind: Covariance, floor: float) -> _Parameters:
     """Return one M-step from hard responsibilities; a cluster without data starts as the whole data set."""
-    components = len(responsibility)
-    everything = torch.ones_like(responsibility)
-    mean = x.mean(0).expand(components, -1)
-    whole = kind.estimate(scatter_about(x, mean, everything, kind), everything.sum(1), floor)
-    return _m_step(x, responsibility, kind, floor, _Parameters(responsibility.mean(1), mean, whole))
+    everything = torch.ones_like(responsibility[:1])
+    mean = data.centre[None]
+    whole = kind.estimate(kind.scatter(data, mean, everything), everything.sum(1), floor)
+    return _m_step(data, responsibility, kind, floor, _Parameters(responsibility.mean(1), mean, whole))
 
 
-def _m_step(x: Tensor, responsibility: Tensor, kind: Covariance, floor: float, previous: _Parameters) -> _Parameters:
+def _m_step(
+    data: Columns, responsibility: Tensor, kind: Covariance, floor: float, previous: _Parameters
+) -> _Parameters:
     """Return the parameters of highest expected log-likelihood under responsibilities (K, N)."""
-    counts = responsibility.sum(1)  # (K,)
+    sums, counts = (responsibility @ data.points.mT).split([len(data.centre), 1], dim=1)  # (K, D), (K, 1)
     empty = counts <= EMPTY
-    means = previous.means.where(empty[:, None], responsibility @ x / counts.clamp(min=EMPTY)[:, None])
-    covariances = kind.estimate(scatter_about(x, means, responsibility, kind), counts, floor)
-    return _Parameters(counts / len(x), means, kind.keep_empty(covariances, empty, previous.covariances))
+    means = previous.means.where(empty, data.centre + sums / counts.clamp(min=EMPTY))
+    counts, empty = counts.squeeze(1), empty.squeeze(1)
+    covariances = kind.estimate(kind.scatter(data, means, responsibility), counts, floor)
+    weights = counts / data.points.shape[1]
+    return _Parameters(weights, means, kind.keep_empty(covariances, empty, previous.covariances))
 
 
 def _fit_once(
-    x: Tensor, parameters: _Parameters, kind: Covariance, floor: float, max_iter: int, tol: float
+    data: Columns, parameters: _Parameters, kind: Covariance, floor: float, max_iter: int, tol: float
 ) -> tuple[_Parameters, list[float], bool]:
     """Return the parameters, the trace of mean log-likelihoods from the start on, and whether it converged."""
     trace: list[float] = []
     while True:
-        log_joint = _log_joint(x, parameters, kind)  # (K, N)
-        log_density = log_joint.logsumexp(0)  # (N,)
-        trace.append(log_density.mean().item())
+        joint = _log_joint(data, parameters, kind)  # (K, N)
+        top = joint.amax(0)
+        joint = joint.sub_(top).exp_()  # one exponential serves both the likelihood and the responsibilities
+        density = joint.sum(0)  # (N,)
+        trace.append((top + density.log()).mean().item())
         converged = len(trace) > 1 and abs(trace[-1] - trace[-2]) < tol
         if converged or len(trace) > max_iter:
             return parameters, trace, converged
-        parameters = _m_step(x, (log_joint - log_density).exp(), kind, floor, parameters)
+        parameters = _m_step(data, joint.div_(density), kind, floor, parameters)

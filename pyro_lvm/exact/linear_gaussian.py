@@ -15,12 +15,15 @@ from pyro_lvm.exact._estimator import (
     Array,
     Density,
     as_data,
+    check_count,
     check_integer,
     check_real,
     generator,
     in_kind,
     warn_not_converged,
 )
+
+BLOCK = 2**19  # numbers of data worked on at a time: 4 MiB, to stay in a processor's cache
 
 
 def log_evidence(x: Tensor, weight: Tensor, mean: Tensor, noise_variance: Tensor | float) -> Tensor:
@@ -54,9 +57,9 @@ def log_evidence(x: Tensor, weight: Tensor, mean: Tensor, noise_variance: Tensor
     tensor([-2.7205, -3.7205])
     """
     deviation, psi, covariance, log_det = _evidence_parts(x, weight, mean, noise_variance)
-    z = (deviation / psi) @ weight @ covariance  # (..., M)
+    z = deviation @ (weight / psi[:, None] @ covariance)  # (..., M)
     residual = deviation - z @ weight.mT  # (..., D)
-    distance = (residual.square() / psi).sum(-1) + z.square().sum(-1)
+    distance = residual.square() @ psi.reciprocal() + z.square().sum(-1)
     return -0.5 * (x.shape[-1] * LOG_2PI + log_det + distance)
 
 
@@ -88,7 +91,7 @@ def posterior(x: Tensor, weight: Tensor, mean: Tensor, noise_variance: Tensor | 
     (tensor([[0.6667]]), tensor([[0.3333]]))
     """
     deviation, psi, covariance, _ = _evidence_parts(x, weight, mean, noise_variance)
-    return (deviation / psi) @ weight @ covariance, covariance
+    return deviation @ (weight / psi[:, None] @ covariance), covariance
 
 
 def _evidence_parts(
@@ -183,7 +186,9 @@ class LinearGaussian(Density):
 
     def score_samples(self, X: Array) -> Array:
         """Return log p(x) in nats, one per datum, shape (N,)."""
-        return in_kind(X, log_evidence(self._read(X), self.weight_, self.mean_, self.noise_variance_))
+        blocks = self._read(X).split(max(1, BLOCK // self._features()))
+        parts = [log_evidence(x, self.weight_, self.mean_, self.noise_variance_) for x in blocks]
+        return in_kind(X, torch.cat(parts))
 
     def sample(self, n_samples: int = 1) -> Any:
         """Return draws of x, shape (n_samples, D), of the kind of array that fit was given; the same at every call."""
@@ -209,7 +214,7 @@ class LinearGaussian(Density):
         components = check_integer(
             "n_components", self.n_components, 1, x.shape[1] - 1, fix="a latent needs fewer dimensions than the data"
         )
-        x = as_data(x, minimum=components + 1)
+        check_count(x, components + 1)
         generator(self.random_state)
         self._tensors = isinstance(X, Tensor)
         return x, components, check_real("noise_floor", self.noise_floor, 0.0)

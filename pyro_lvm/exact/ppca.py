@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor
 
-from pyro_lvm.exact.linear_gaussian import LinearGaussian, LinearGaussianEM, centred_root
+from pyro_lvm.exact.linear_gaussian import LinearGaussian, LinearGaussianEM
+
+# The most columns of which BLAS leaves a symmetric product to one thread, and the fewest numbers that repay another.
+_NARROW, _SHARE = 128, 2**21
 
 
 class ProbabilisticPCA(LinearGaussian):
@@ -58,30 +64,66 @@ class ProbabilisticPCA(LinearGaussian):
         """Fit in closed form to data of shape (N, D) or (N, *trailing), and return self."""
         x, components, floor = self._read_training(X)
         features = x.shape[1]
-        self.mean_, root = centred_root(x)
-        values, directions = _principal(root, len(x))
-        total = root.square().sum() / len(x)  # the trace of the covariance, zero eigenvalues included
-        noise = ((total - values[:components].sum()) / (features - components)).clamp(min=floor)
+        self.mean_, total, values, directions = _principal(x, components)
+        noise = ((total - values.sum()) / (features - components)).clamp(min=floor)
         self._check_noise(noise, values)
-        scale = (values[:components] - noise).clamp(min=0.0).sqrt()
-        weight = directions[:, :components] * scale  # (D, M)
+        weight = directions * (values - noise).clamp(min=0.0).sqrt()  # (D, M)
         largest = weight.abs().argmax(0, keepdim=True)
         self.weight_ = weight * weight.gather(0, largest).sign()
         self.noise_variance_ = noise
         return self
 
 
-def _principal(root: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues of the sample covariance, largest first, and eigenvectors (D, n') as columns."""
-    rows, features = root.shape
-    if rows == features:
-        _, singular, directions = torch.linalg.svd(root, full_matrices=False)
-        return singular.square() / n, directions.mT
-    values, vectors = torch.linalg.eigh(root @ root.mT)  # (n', n'): fewer data than features
-    values, vectors = values.flip(0).clamp(min=0.0), vectors.flip(1)
-    # Directions without variance are never used: their weight is zero. The clamp only keeps them finite.
-    directions = root.mT @ (vectors / values.clamp(min=torch.finfo(torch.float64).tiny).sqrt())
-    return values / n, directions
+def _principal(x: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the mean, the trace of the sample covariance, its M largest eigenvalues, and their eigenvectors (D, M).
+
+    They are those of the smaller Gram matrix, of features or of data. Its eigenvalues are known to the rounding of the
+    largest, and so is the noise, a difference of traces, by any route.
+    """
+    tall = len(x) > x.shape[1]
+    mean, gram = _scatter(x) if tall else (x.mean(0), _gram((x - x.mean(0)).mT))  # (n', n'), n' = min(N, D)
+    # Of the eigenvectors only M: most of the time of a whole decomposition goes into the others.
+    wanted = (len(gram) - components, len(gram) - 1)
+    pairs = scipy.linalg.eigh(gram.cpu().numpy(), subset_by_index=wanted, driver="evr")
+    values, vectors = (torch.from_numpy(np.flip(part, -1).copy()).to(x.device) for part in pairs)
+    values = values.clamp(min=0.0)
+    if not tall:
+        # Directions without variance are never used: their weight is zero. The clamp only keeps them finite.
+        vectors = (x - mean).mT @ (vectors / values.clamp(min=torch.finfo(torch.float64).tiny).sqrt())
+    return mean, gram.trace() / len(x), values / len(x), vectors
+
+
+def _scatter(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean b and Σ_n (x_n − b)(x_n − b)ᵀ.
+
+    Where ‖b‖² is no more than ten times the variance, Σ x xᵀ − N b bᵀ loses one digit at most and needs no copy of the
+    data; elsewhere, as for data far from the origin, the data are centred first, which refines the mean as well.
+    """
+    # numpy adds rows several times as fast as torch, with a little more rounding.
+    mean = torch.from_numpy(x.detach().numpy().mean(0)) if x.device.type == "cpu" else x.mean(0)
+    scatter = _gram(x) - len(x) * torch.outer(mean, mean)
+    if bool(len(x) * mean.square().sum() <= 10.0 * scatter.trace()):
+        return mean, scatter
+    deviation = x - mean
+    shift = deviation.mean(0)
+    return mean + shift, _gram(deviation) - len(x) * torch.outer(shift, shift)
+
+
+def _gram(x: Tensor) -> Tensor:
+    """Return xᵀ x; numpy sees that it is symmetric and halves the work, torch does not."""
+    if x.device.type != "cpu":
+        return x.mT @ x
+    data = x.detach().numpy()
+    # The threads of BLAS share out columns. Of narrow data, which have too few, give each thread a share of the rows.
+    workers = min(torch.get_num_threads(), data.size // _SHARE) if data.shape[1] <= _NARROW else 1
+    if workers < 2:
+        return torch.from_numpy(_own_product(data))
+    with ThreadPoolExecutor(workers) as pool:
+        return torch.from_numpy(sum(pool.map(_own_product, np.array_split(data, workers))))
+
+
+def _own_product(rows: np.ndarray) -> np.ndarray:
+    return rows.T @ rows
 
 
 class ProbabilisticPCAEM(LinearGaussianEM):

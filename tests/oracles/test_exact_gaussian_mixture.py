@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from pyro_lvm.exact import GaussianMixture
+from pyro_lvm.exact import GaussianMixture, _covariances
 
 IRIS = load_iris().data
 DIGITS = load_digits().data  # 64 pixels on 0..16, three of them constant
@@ -170,6 +170,64 @@ def test_narrow_clusters_far_apart_keep_their_digits() -> None:
         expected = torch.stack([x[labels == k].var(0, correction=0).sum() for k in range(3)])
         expected = expected.mean().expand(300) if covariance_type == "tied" else expected[labels]
         torch.testing.assert_close(variances, expected, rtol=1e-6, atol=0.0)  # x itself holds 1e-13 / 1e-5 = 1e-8
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("rows", [1, 7, 150, 10_000])
+def test_blocks_of_any_width_give_the_same_fit(
+    covariance_type: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 150 data in blocks of one, of 7 (the last of 3), in one that just fits and in one with room to spare.
+    whole = GaussianMixture(3, covariance_type, max_iter=5, tol=0.0)
+    expected = stopped_short(whole, IRIS)
+    monkeypatch.setattr(_covariances, "_BLOCK", rows * 3 * 4)
+    fit = stopped_short(clone(whole), IRIS)
+    # Sums in another order: 1e-15 each, which five iterations near a maximum hardly amplify.
+    for name in ("weights_", "means_", "covariances_", "log_likelihoods_"):
+        torch.testing.assert_close(getattr(fit, name), getattr(expected, name), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(fit.score_samples(IRIS), expected.score_samples(IRIS), rtol=1e-10)
+    np.testing.assert_allclose(fit.predict_proba(IRIS), expected.predict_proba(IRIS), atol=1e-10)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_data_far_from_the_origin_keep_their_digits(covariance_type: str) -> None:
+    # Multiples of 2⁻²⁰ up to 1e6 are exact in float64, so the shifted data are the same data.
+    x = torch.from_numpy(np.round(IRIS * 2**20) / 2**20) + torch.randint(0, 2**17, (150, 4)) / 2**20
+    offset = torch.tensor([1e6, -1e6, 1e6, 0.0])
+    near, far = (stopped_short(GaussianMixture(3, covariance_type, max_iter=5, tol=0.0), v) for v in (x, x + offset))
+    # A mean at 1e6 is known to 1e-10; raw second moments would lose 1e-16 · 1e12 = 1e-4.
+    torch.testing.assert_close(far.means_, near.means_ + offset, rtol=0.0, atol=2e-9)
+    torch.testing.assert_close(far.covariances_, near.covariances_, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(far.log_likelihoods_, near.log_likelihoods_, rtol=0.0, atol=1e-8)
+    torch.testing.assert_close(far.score_samples(x + offset), near.score_samples(x), rtol=0.0, atol=1e-7)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_nearly_singular_covariances_keep_their_smallest_variance(covariance_type: str) -> None:
+    # Standard deviations from 1 to 1e-6, in two clusters whose covariances are known from their labels.
+    labels = torch.arange(2).repeat_interleave(500)
+    x = torch.randn(1000, 3) * torch.tensor([1.0, 1e-3, 1e-6]) + 20.0 * labels[:, None]
+    fit = GaussianMixture(2, covariance_type, covariance_floor=1e-18).fit(x)
+    expected = torch.stack([torch.cov(x[labels == k].mT, correction=0) for k in range(2)])
+    if covariance_type == "tied":
+        expected = expected.mean(0).expand(2, 3, 3)
+    elif covariance_type == "diag":
+        expected = torch.diag_embed(expected.diagonal(dim1=1, dim2=2))
+    elif covariance_type == "spherical":
+        expected = torch.eye(3) * expected.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+    own = fit.predict(x)
+    dense = [MultivariateNormal(x[labels == k].mean(0), expected[k]) for k in range(2)]
+    density = torch.stack([dense[k].log_prob(x) for k in range(2)])[labels, torch.arange(1000)] - math.log(2.0)
+    torch.testing.assert_close(as_matrices(fit)[own], expected[labels], rtol=1e-8, atol=1e-15)
+    # Data at 20 are known to 4e-15, which is 4e-9 of the smallest standard deviation.
+    torch.testing.assert_close(fit.score_samples(x), density, rtol=0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_scores_are_differentiable(covariance_type: str) -> None:
+    fit = GaussianMixture(2, covariance_type).fit(IRIS)
+    x = torch.from_numpy(IRIS[::25]).requires_grad_()
+    assert torch.autograd.gradcheck(fit.score_samples, (x,))
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)

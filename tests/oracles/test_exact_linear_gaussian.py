@@ -12,7 +12,17 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from pyro_lvm.exact import FactorAnalysis, ProbabilisticPCA, ProbabilisticPCAEM, kl_normal, log_evidence, posterior
+from pyro_lvm.exact import (
+    FactorAnalysis,
+    ProbabilisticPCA,
+    ProbabilisticPCAEM,
+    kl_normal,
+    linear_gaussian,
+    log_evidence,
+    posterior,
+    ppca,
+)
+from pyro_lvm.exact._estimator import as_data
 
 IRIS = load_iris().data
 DIGITS = load_digits().data  # 64 pixels on 0..16, three of them constant
@@ -131,6 +141,36 @@ def test_noise_and_principal_axes_are_those_of_the_covariance(shape: tuple[int, 
     top = vectors[:, -3:]
     torch.testing.assert_close(model @ top, top * values[-3:], atol=1e-10, rtol=1e-10)
     assert bool((fit.weight_.gather(0, fit.weight_.abs().argmax(0, keepdim=True)) > 0).all()), "the signs are fixed"
+
+
+@pytest.mark.parametrize("shape", [(200, 6), (6, 50)], ids=["tall", "wide"])
+def test_data_far_from_the_origin_keep_their_digits(shape: tuple[int, int]) -> None:
+    # Multiples of 2⁻²⁰ up to 1e6 are exact in float64, so the shifted data are the same data.
+    x = (torch.randn(shape) * torch.linspace(3, 1, shape[1]) * 2**20).round() / 2**20
+    near, far = ProbabilisticPCA(3).fit(x), ProbabilisticPCA(3).fit(x + 1e6)
+    # The mean is known to 1e-10; moments about the origin would lose 1e-16 · 1e12 = 1e-4.
+    torch.testing.assert_close(far.mean_, near.mean_ + 1e6, rtol=0.0, atol=1e-9)
+    torch.testing.assert_close(far.noise_variance_, near.noise_variance_, rtol=1e-9, atol=0.0)
+    torch.testing.assert_close(far.weight_, near.weight_, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(far.score_samples(x + 1e6), near.score_samples(x), rtol=0.0, atol=1e-7)
+
+
+def test_shares_and_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ProbabilisticPCA(2).fit(IRIS)
+    score = whole.score_samples(IRIS)
+    monkeypatch.setattr(ppca, "_SHARE", 100)  # of 600 numbers
+    monkeypatch.setattr(linear_gaussian, "BLOCK", 4 * 7)  # of 150 rows, 7 at a time: the last has 3
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    shared = ProbabilisticPCA(2).fit(IRIS)
+    torch.testing.assert_close(shared.weight_, whole.weight_)
+    torch.testing.assert_close(shared.noise_variance_, whole.noise_variance_)
+    np.testing.assert_allclose(shared.score_samples(IRIS), score, rtol=1e-12)
+
+
+def test_large_numbers_are_finite_though_their_sum_is_not() -> None:
+    x = IRIS.copy()
+    x[:2, 0] = 1.5e308
+    assert bool((as_data(x) == torch.from_numpy(x)).all())
 
 
 @pytest.mark.parametrize(("x", "components"), [(IRIS, 1), (IRIS, 3), (DIGITS, 10)])
