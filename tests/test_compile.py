@@ -105,7 +105,10 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+LONGER = ("one by one", "stl", "ciwae", "renyi", "warm-up")  # much like others
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONGER)) for n in OBJECTIVES])
 def test_training_is_the_same_compiled(name: str, no_compiler: None):
     pair, objective = OBJECTIVES[name]
     data = batches(7)
@@ -121,7 +124,7 @@ def test_training_is_the_same_compiled(name: str, no_compiler: None):
             torch.testing.assert_close(u, v, rtol=1e-10, atol=1e-10, msg=f"at step {step}")
 
 
-@pytest.mark.parametrize("name", ["iwae", "capacity"])
+@pytest.mark.parametrize("name", ["iwae", pytest.param("capacity", marks=pytest.mark.slow)])
 def test_training_is_the_same_as_machine_code(name: str):
     pair, objective = OBJECTIVES[name]
     data = batches(6)
