@@ -20,3 +20,16 @@ def clean_state() -> Iterator[None]:
     yield
     assert torch.get_default_dtype() == torch.float64, "the default dtype was left changed"
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def no_compiler() -> Iterator[None]:
+    """A machine without a C++ compiler, as far as PyTorch can find out."""
+    import torch._inductor.config  # here, because it takes long to import
+
+    from pyro_lvm.capture import lowering
+
+    lowering._has_compiler.cache_clear()
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        yield
+    lowering._has_compiler.cache_clear()

@@ -5,7 +5,7 @@ Gates: 1e-10, relative, for float64; most graphs run without PyTorch's compiler,
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,20 +20,11 @@ from torch import Tensor, nn
 
 import pyro_lvm as lvm
 from pyro_lvm import guides, likelihoods, models, networks, objectives, posteriors, priors, programs
-from pyro_lvm.capture import ProductChoices, lowering, products
+from pyro_lvm.capture import ProductChoices, products
 from pyro_lvm.capture.lowering import replay
 from pyro_lvm.programs import data_plate
 
 D, M, N = 6, 2, 12
-
-
-@pytest.fixture
-def no_compiler() -> Iterator[None]:
-    """A machine without a C++ compiler, as far as PyTorch can find out."""
-    lowering._has_compiler.cache_clear()
-    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
-        yield
-    lowering._has_compiler.cache_clear()
 
 
 def vae(**settings: Any) -> tuple[nn.Module, nn.Module]:

@@ -5,7 +5,6 @@ Most graphs run without PyTorch's compiler: what is tested here is the engine ar
 
 import logging
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,9 @@ from torch import Tensor, nn
 
 import pyro_lvm as lvm
 from pyro_lvm import guides, likelihoods, models, networks, objectives, posteriors, priors
-from pyro_lvm.capture import lowering
 from pyro_lvm.fit import run
 from pyro_lvm.fit.fused_adam import FusedAdam
 from pyro_lvm.programs import data_plate
-
-
-@pytest.fixture
-def no_compiler() -> Iterator[None]:
-    lowering._has_compiler.cache_clear()
-    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
-        yield
-    lowering._has_compiler.cache_clear()
 
 
 @pytest.fixture
