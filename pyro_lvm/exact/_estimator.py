@@ -43,7 +43,10 @@ def as_data(X: np.ndarray | Tensor, *, minimum: int = 1, features: int | None = 
         raise ValueError(
             f"'X' must have the {features} features that fit saw, got {x.shape[1]}: pass data of the fitted kind."
         )
-    if not bool(torch.isfinite(x.detach().sum())):  # a sum needs no memory; it may also overflow, so look again
+    # A sum needs no memory. On the CPU it is numpy's: torch's threads would spin on for a while in the way of a fit's.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = x.detach().numpy().sum() if x.device.type == "cpu" else x.detach().sum().item()
+    if not math.isfinite(total):  # it may also overflow, so look again
         faults = (~torch.isfinite(x)).nonzero()
         if len(faults):
             row, column = faults[0].tolist()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import scipy.linalg
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from pyro_lvm.exact.linear_gaussian import LinearGaussian, LinearGaussianEM
 
-# The most columns of which BLAS leaves a symmetric product to one thread, and the fewest numbers that repay another.
-_NARROW, _SHARE = 128, 2**21
+_SHARE = 2**21  # the fewest numbers that repay another thread
+_BLOCK = 2**12  # rows multiplied at a time
 
 
 class ProbabilisticPCA(LinearGaussian):
@@ -64,7 +66,9 @@ class ProbabilisticPCA(LinearGaussian):
         """Fit in closed form to data of shape (N, D) or (N, *trailing), and return self."""
         x, components, floor = self._read_training(X)
         features = x.shape[1]
-        self.mean_, total, values, directions = _principal(x, components)
+        # A thread of ours for a share of the data is faster than the threads of BLAS, which would spin in its way.
+        with _threadpools().limit(limits=1, user_api="blas"):
+            self.mean_, total, values, directions = _principal(x, components)
         noise = ((total - values.sum()) / (features - components)).clamp(min=floor)
         self._check_noise(noise, values)
         weight = directions * (values - noise).clamp(min=0.0).sqrt()  # (D, M)
@@ -81,7 +85,7 @@ def _principal(x: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor, Tens
     largest, and so is the noise, a difference of traces, by any route.
     """
     tall = len(x) > x.shape[1]
-    mean, gram = _scatter(x) if tall else (x.mean(0), _gram((x - x.mean(0)).mT))  # (n', n'), n' = min(N, D)
+    mean, gram = _scatter(x) if tall else (x.mean(0), _sums((x - x.mean(0)).mT)[1])  # (n', n'), n' = min(N, D)
     # Of the eigenvectors only M: most of the time of a whole decomposition goes into the others.
     wanted = (len(gram) - components, len(gram) - 1)
     pairs = scipy.linalg.eigh(gram.cpu().numpy(), subset_by_index=wanted, driver="evr")
@@ -99,31 +103,41 @@ def _scatter(x: Tensor) -> tuple[Tensor, Tensor]:
     Where ‖b‖² is no more than ten times the variance, Σ x xᵀ − N b bᵀ loses one digit at most and needs no copy of the
     data; elsewhere, as for data far from the origin, the data are centred first, which refines the mean as well.
     """
-    # numpy adds rows several times as fast as torch, with a little more rounding.
-    mean = torch.from_numpy(x.detach().numpy().mean(0)) if x.device.type == "cpu" else x.mean(0)
-    scatter = _gram(x) - len(x) * torch.outer(mean, mean)
+    mean, scatter = _moments(x)
     if bool(len(x) * mean.square().sum() <= 10.0 * scatter.trace()):
         return mean, scatter
-    deviation = x - mean
-    shift = deviation.mean(0)
-    return mean + shift, _gram(deviation) - len(x) * torch.outer(shift, shift)
+    shift, scatter = _moments(x - mean)
+    return mean + shift, scatter
 
 
-def _gram(x: Tensor) -> Tensor:
-    """Return xᵀ x; numpy sees that it is symmetric and halves the work, torch does not."""
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean b and Σ x xᵀ − N b bᵀ."""
+    total, gram = _sums(x)
+    mean = total / len(x)
+    return mean, gram - len(x) * torch.outer(mean, mean)
+
+
+def _sums(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Σ x_n and Σ x_n x_nᵀ; numpy sees that a product is symmetric and halves the work, torch does not."""
     if x.device.type != "cpu":
-        return x.mT @ x
+        return x.sum(0), x.mT @ x
     data = x.detach().numpy()
-    # The threads of BLAS share out columns. Of narrow data, which have too few, give each thread a share of the rows.
-    workers = min(torch.get_num_threads(), data.size // _SHARE) if data.shape[1] <= _NARROW else 1
-    if workers < 2:
-        return torch.from_numpy(_own_product(data))
+    workers = max(1, min(torch.get_num_threads(), data.size // _SHARE))
     with ThreadPoolExecutor(workers) as pool:
-        return torch.from_numpy(sum(pool.map(_own_product, np.array_split(data, workers))))
+        totals, grams = zip(*pool.map(_share_of_sums, np.array_split(data, workers)), strict=True)
+    return torch.from_numpy(sum(totals)), torch.from_numpy(sum(grams))
 
 
-def _own_product(rows: np.ndarray) -> np.ndarray:
-    return rows.T @ rows
+def _share_of_sums(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
+    parts = [(block.T @ block, block.sum(0)) for block in blocks]  # summed while they are in the cache
+    grams, totals = zip(*parts, strict=True)
+    return sum(totals), sum(grams)
+
+
+@cache
+def _threadpools() -> ThreadpoolController:
+    return ThreadpoolController()  # finding the libraries takes longer than a small fit
 
 
 class ProbabilisticPCAEM(LinearGaussianEM):

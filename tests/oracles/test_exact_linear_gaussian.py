@@ -159,6 +159,7 @@ def test_shares_and_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> No
     whole = ProbabilisticPCA(2).fit(IRIS)
     score = whole.score_samples(IRIS)
     monkeypatch.setattr(ppca, "_SHARE", 100)  # of 600 numbers
+    monkeypatch.setattr(ppca, "_BLOCK", 7)
     monkeypatch.setattr(linear_gaussian, "BLOCK", 4 * 7)  # of 150 rows, 7 at a time: the last has 3
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     shared = ProbabilisticPCA(2).fit(IRIS)
