@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pyro_lvm.capture import ProductChoices, Replayer, plain_attributes, same_but_for_rounding
 from pyro_lvm.objectives import Objective
-from pyro_lvm.programs import Pair, pair
+from pyro_lvm.programs import Pair, pair, parameters_of, tensors_of
 
 __all__ = ["CompiledLoss", "CompiledObjective", "compile"]
 
@@ -23,6 +23,7 @@ class CompiledLoss:
         programs, objective: what it runs.
         parameters: what it is differentiated by.
         is_worth_it: of a batch, whether there will be enough of its shape.
+        arithmetic: the precision of the programs' arithmetic, where it is lower than that of their parameters.
     """
 
     def __init__(
@@ -33,11 +34,15 @@ class CompiledLoss:
         parameters: list[nn.Parameter],
         *,
         is_worth_it: Callable[[Tensor], bool] = lambda x: True,
+        arithmetic: torch.dtype = torch.float64,
     ) -> None:
+        self._arithmetic = arithmetic
         self._loss, self._objective, self._parameters = loss, objective, parameters
         self._has_state = isinstance(objective, Objective)
-        tensors = [t for program in programs if program is not None for t in program.tensors()]
-        self._fixed = list({id(t): t for t in tensors}.values())
+        if self._has_state:  # a graph that is replayed on a GPU reads nothing elsewhere
+            device = parameters[0].device
+            objective.load_state_dict({name: value.to(device) for name, value in objective.state.items()})
+        self._fixed = tensors_of(programs)
         self._names: list[str] = []  # of the objective's state, as the results have it
         self._used: list[bool] = []  # parameters that have a gradient
         self._choices = ProductChoices()
@@ -99,8 +104,9 @@ class CompiledLoss:
     def _agree(self, replayed: Sequence[Tensor], own: Sequence[Tensor]) -> bool:
         """The loss and the state each, and the gradients together: a single one may be nothing but rounding."""
         first = 1 + len(self._names)
-        alone = all(same_but_for_rounding([a], [b]) for a, b in zip(replayed[:first], own[:first], strict=True))
-        return alone and same_but_for_rounding(replayed[first:], own[first:])
+        pairs = zip(replayed[:first], own[:first], strict=True)
+        alone = all(same_but_for_rounding([a], [b], self._arithmetic) for a, b in pairs)
+        return alone and same_but_for_rounding(replayed[first:], own[first:], self._arithmetic)
 
 
 class CompiledObjective:
@@ -216,12 +222,6 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, *(None if gradient is None else weight * gradient for gradient in ctx.gradients)
-
-
-def parameters_of(programs: Pair) -> list[nn.Parameter]:
-    """What of a pair is trained, each once."""
-    found = [p for program in programs if program is not None for p in program.parameters() if p.requires_grad]
-    return list({id(p): p for p in found}.values())
 
 
 def parts_of(programs: Pair, *others: Any) -> list[Any]:

@@ -16,6 +16,7 @@ from torch._C._distributed_c10d import FileStore, PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from pyro_lvm.processes import OneProcess, Processes, SeveralProcesses
+from pyro_lvm.threads import threads
 
 __all__ = ["alone", "launching", "leads"]
 
@@ -133,17 +134,15 @@ def _check_forkable(devices: int) -> None:
 
 def _fork(devices: int, function: Callable[[Processes], T]) -> T:
     """Runs the function here, as the leader, and in processes forked from this one."""
-    threads, forked = torch.get_num_threads(), _Forked()
-    with tempfile.TemporaryDirectory() as folder:
+    forked = _Forked()
+    # One thread here, as in the others: a forked process cannot use the threads that OpenMP has in this one.
+    with tempfile.TemporaryDirectory() as folder, threads(1):
         take_part = partial(_take_part, os.path.join(folder, "store"), devices, function)
         try:
             for rank in range(1, devices):
                 forked.start(partial(take_part, rank, str))
-            # As the others: a forked process cannot use the threads that OpenMP has in this one.
-            torch.set_num_threads(1)
             return take_part(0, forked.what_became)
         finally:
-            torch.set_num_threads(threads)
             forked.end()
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from pyro_lvm.capture import CannotCapture, being_captured
+
 __all__ = ["OneProcess", "ProcessLost", "Processes", "SeveralProcesses", "Share"]
 
 T = TypeVar("T")
@@ -227,7 +229,9 @@ class SeveralProcesses(Processes):
         return whole.squeeze(0).to(loss.dtype)
 
     def mean(self, value: Tensor) -> Tensor:
-        """Every process's value by its rows."""
+        """Every process's value by its rows; refused to a capture, whose replays would talk out of turn."""
+        if being_captured():
+            raise CannotCapture("the processes of the run exchange numbers in the middle of it")
         weighed = value.detach() * (self._share.counted / self._share.total)
         weighed = weighed if self._share.counted else torch.zeros_like(weighed)
         self._sum(weighed)

@@ -8,7 +8,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pyro
 import pyro.poutine as poutine
@@ -22,7 +22,9 @@ from torch.distributions import transform_to
 from pyro_lvm.capture import ProductChoices, Replayer
 from pyro_lvm.configuration import Part
 
-__all__ = ["Constant", "Model", "Pair", "Program", "data_plate", "pair"]
+__all__ = ["Constant", "Model", "Pair", "Program", "data_plate", "pair", "parameters_of", "tensors_of"]
+
+T = TypeVar("T", bound=Tensor)
 
 _AT_ONCE = 4096  # data drawn from the prior predictive
 _REPAID = 500  # replays of a captured graph that repay the capture, of so many data each
@@ -146,7 +148,7 @@ class Program:
     def tensors(self) -> list[Tensor]:
         """All its parameters and buffers, each once."""
         module = self.module()
-        return list({id(t): t for t in (*module.parameters(), *module.buffers())}.values())
+        return _once((*module.parameters(), *module.buffers()))
 
     def shares_latents(self) -> bool:
         """Whether data drawn from it share a latent, which is drawn once for all of them."""
@@ -191,6 +193,20 @@ def pair(model: Callable[..., Any], guide: Callable[..., Any]) -> tuple[Program,
     if model is guide:
         raise ValueError("'model' and 'guide' are the same program; the guide is the approximate posterior.")
     return Program(model, guide), Program(guide, model)
+
+
+def parameters_of(programs: Pair) -> list[nn.Parameter]:
+    """What of a pair is trained, each once."""
+    return _once(p for program in programs if program is not None for p in program.parameters() if p.requires_grad)
+
+
+def tensors_of(programs: Pair) -> list[Tensor]:
+    """All parameters and buffers of a pair, each once."""
+    return _once(t for program in programs if program is not None for t in program.tensors())
+
+
+def _once(tensors: Iterable[T]) -> list[T]:
+    return list({id(tensor): tensor for tensor in tensors}.values())
 
 
 class Constant(Messenger):

@@ -328,8 +328,16 @@ def test_a_product_is_timed_once_and_its_choice_kept(monkeypatch: pytest.MonkeyP
         "8x5 (5, 1), 5x8 (8, 1), 1 threads": True,
         "5x8 (8, 1), 8x5 (5, 1), 1 threads": True,
     }
-    replay(lambda: [a @ b, b @ a], [a, b], ProductChoices(choices.made))
+    replay(lambda: [a @ b, b @ a], [a, b], choices)
     assert len(timed) == 2
+
+
+def test_products_are_timed_in_their_own_precision(no_compiler: None):
+    assert torch.get_default_dtype() == torch.float64
+    a, choices = torch.randn(8, 8).float(), ProductChoices()
+    run = replay(lambda: [a @ a], [a], choices)
+    assert len(choices.made) == 1
+    torch.testing.assert_close(run([a])[0], a @ a)
 
 
 def test_double_products_stay_where_they_are(no_compiler: None):
@@ -412,6 +420,11 @@ def test_the_evidence_of_much_data_is_replayed_by_itself(no_compiler: None, monk
             caplog.clear()
             lvm.log_likelihood(model, guide, torch.cat(batches(5))[:rows], 30, max_bytes=3000, seed=0)
             assert any("compiled the evidence" in record.message for record in caplog.records) == expected
+
+
+def test_the_evidence_takes_no_other_word_for_compile():
+    with pytest.raises(ValueError, match="'compile' must be 'auto', True or False, not 'yes'"):
+        lvm.log_likelihood(*vae(), torch.zeros(2, D), 10, compile="yes")  # type: ignore[arg-type]
 
 
 # Samples

@@ -190,6 +190,24 @@ def test_a_loss_without_a_value_is_blamed_on_the_right_step(batch_size: int, x: 
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 
 
+def test_a_factorisation_that_fails_is_blamed_on_the_right_step(x: Tensor, no_compiler: None):
+    class Shrinking(Plain):  # on its way from 1 to 1/2 it passes what a factorisation needs
+        def forward(self, x: Tensor, *, size: int | None = None) -> None:
+            pyro.module("guide", self)
+            with data_plate(x, size):
+                factor = torch.linalg.cholesky((self.slope - 0.8) * torch.eye(2))
+                pyro.sample("z", dist.Normal(self.slope * x + 0.0 * factor.sum(), 0.1).to_event(1))
+
+    faults = []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        with pytest.raises(lvm.NonFiniteError, match="cholesky") as caught:
+            lvm.fit(Fragile(0.0), Shrinking(), x, **USUAL | {"epochs": 60, "compile": compile})
+        faults.append(caught.value)
+    assert faults[0].epoch * 4 + faults[0].step > 4  # after the capture
+    assert str(faults[0]) == str(faults[1])
+
+
 class Spike(torch.autograd.Function):
     """The identity, whose gradient has no value for the last batch of the sixth epoch, which starts with a mark."""
 
@@ -221,23 +239,43 @@ def test_a_gradient_without_a_value_is_found_by_the_end_of_the_epoch(x: Tensor, 
     assert all(p.isfinite().all() for p in (*model.parameters(), *guide.parameters()))
 
 
-def test_an_attribute_that_changes_between_epochs_is_seen(x: Tensor, no_compiler: None):
+def test_an_attribute_that_changes_between_epochs_is_seen(
+    x: Tensor, no_compiler: None, caplog: pytest.LogCaptureFixture
+):
     binary = (x > 0).double()
 
-    def trained(compile: bool) -> list[Tensor]:
+    def trained(compile: bool, changes: int) -> list[Tensor]:
         torch.manual_seed(0)
         model = models.VAE(priors.OneHot(2, 3), likelihoods.Bernoulli(networks.MLP(6, D, (8,))))
         posterior = posteriors.GumbelSoftmax(networks.MLP(D, 6, (8,)), 3, 1.0)
         guide = guides.Amortized(posterior)
 
         def cool(row: dict[str, float]) -> None:
-            posterior.temperature = 0.9 ** row["epoch"]
+            posterior.temperature = 0.9 ** min(row["epoch"], changes)
 
         lvm.fit(model, guide, binary, compile=compile, on_epoch=cool, **USUAL | {"batch_size": 12})
         return weights(model, guide)
 
-    for a, b in zip(trained(True), trained(False), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+    for changes in (2, 8):
+        caplog.clear()
+        for a, b in zip(trained(True, changes), trained(False, changes), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+        assert ("keeps changing" in caplog.text) == (changes == 8)  # then it is no longer worth the captures
+
+
+@pytest.mark.parametrize("machine_code", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_compiled_run_in_mixed_precision(machine_code: bool, x: Tensor, request: Any, caplog: Any):
+    if not machine_code:
+        request.getfixturevalue("no_compiler")
+    found = []
+    for compile in (False, True):
+        programs = vae()
+        for program in programs:
+            program.float()
+        result = lvm.fit(*programs, x.float(), precision="bf16-mixed", compile=compile, **USUAL | {"epochs": 20})
+        found.append(result.history["train"])
+    assert "not compiled" not in caplog.text
+    assert found[1] == pytest.approx(found[0], rel=0.02)  # bfloat16 has 8 bits, and its roundings lead elsewhere
 
 
 # The optimiser

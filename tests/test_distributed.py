@@ -200,6 +200,25 @@ def test_data_that_are_read_ahead_count_by_their_own_batch(x: Tensor, tmp_path: 
     assert same_history(*results, 1e-9)
 
 
+def test_an_objective_that_looks_at_the_whole_batch_is_not_captured(
+    x: Tensor, caplog: pytest.LogCaptureFixture, no_compiler: None
+) -> None:
+    """A bound of fewest nats compares a mean over the batch, which the processes have to ask each other for."""
+    settings: dict[str, Any] = {"epochs": 6, "batch_size": 32, "objective": objectives.ELBO(free_bits=0.1)}
+    pairs = [vae(), vae()]
+    results = [lvm.fit(*pair, x, devices=n, compile=n == 2, **settings) for n, pair in enumerate(pairs, start=1)]
+    assert "the processes of the run exchange numbers in the middle of it" in caplog.text
+    assert results[1].history["train"] == pytest.approx(results[0].history["train"], rel=0.05)  # with other draws
+
+
+def test_a_bound_of_data_alone_is_captured(x: Tensor, caplog: pytest.LogCaptureFixture, no_compiler: None) -> None:
+    pairs = [vae(), vae()]
+    settings: dict[str, Any] = {"epochs": 6, "batch_size": 32}
+    results = [lvm.fit(*pair, x, devices=n, compile=n == 2, **settings) for n, pair in enumerate(pairs, start=1)]
+    assert "not compiled" not in caplog.text
+    assert results[1].history["train"] == pytest.approx(results[0].history["train"], rel=0.05)  # with other draws
+
+
 def test_parameters_that_a_step_does_not_use_stay_where_they_are(x: Tensor) -> None:
     class Idle(models.VAE):
         def __init__(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["GraphReplay"]
 
@@ -14,8 +14,8 @@ _WARM_UP = 3  # runs before the recording, as PyTorch asks for: libraries set th
 class GraphReplay:
     """A function of a list of tensors, recorded as a CUDA graph at its first call.
 
-    What is passed later is copied where the recorded kernels read it; tensors at the same place, as parameters are that
-    an optimiser changes in place, need no copy. Random numbers go on from PyTorch's generator. Results are copies.
+    What is passed later is copied where the recorded kernels read it; parameters, which an optimiser changes in place,
+    need no copy. Random numbers go on from PyTorch's generator. Results are copies.
 
     Args:
         function: what to record; it must not wait for the GPU.
@@ -39,9 +39,9 @@ class GraphReplay:
         return [output.clone() for output in self._outputs]
 
     def _record(self, tensors: list[Tensor]) -> None:
-        self._inputs = list(tensors)
-        # What comes last, the batch, is another tensor at every call: it needs a place of its own.
-        self._inputs[-1] = tensors[-1].clone()
+        # What is no parameter, a batch or an objective's state, may be another tensor at every call: it needs a place
+        # of its own. A parameter's is the one it has now, whatever it is given later.
+        self._inputs = [t.detach() if isinstance(t, nn.Parameter) else t.detach().clone() for t in tensors]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.random.fork_rng([tensors[-1].device]), torch.cuda.stream(side):

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
-import torch
-import torch._inductor.config as inductor_config
 from torch import Tensor
 from torch.fx import GraphModule
 
@@ -42,11 +40,13 @@ def _lower(graph: GraphModule, inputs: list[Tensor]) -> Replay:
     if not _has_compiler(inputs[-1].device.type):
         return lambda tensors: graph(*tensors)
     try:
-        # The same draws as the operations of the graph make; and no checks of sizes, which are the traced ones.
-        with _quiet(), inductor_config.patch(fallback_random=True, size_asserts=False, nan_asserts=False):
-            from torch._inductor.compile_fx import compile_fx_inner  # here, because it takes seconds to import
+        with _quiet():
+            from torch._inductor import config  # here, because it takes seconds to import
+            from torch._inductor.compile_fx import compile_fx_inner
 
-            return compile_fx_inner(graph, inputs)
+            # The same draws as the operations of the graph make; and no checks of sizes, which are the traced ones.
+            with config.patch(fallback_random=True, size_asserts=False, nan_asserts=False):
+                return compile_fx_inner(graph, inputs)
     except Exception as error:
         _log.warning("the captured graph runs without PyTorch's compiler: %s", str(error).split("\n", maxsplit=1)[0])
         return lambda tensors: graph(*tensors)
@@ -62,7 +62,9 @@ def _quiet() -> Iterator[None]:
 @cache
 def _has_compiler(device: str) -> bool:
     if device != "cpu":
-        return bool(torch.utils._triton.has_triton())
+        from torch.utils._triton import has_triton
+
+        return bool(has_triton())
     from torch._inductor.cpp_builder import get_cpp_compiler
 
     try:

@@ -26,17 +26,12 @@ class ProductChoices:
 
     A choice decides the last bits of a result, so a run that is to be continued exactly keeps its choices.
 
-    Args:
-        choices: those of an earlier run.
-
-    Example:
-        >>> choices = ProductChoices({"8x4 (4, 1), 4x2 (2, 1), 1 threads": True})
-        >>> len(choices.made)
-        1
+    Attributes:
+        made: the choices, by product.
     """
 
-    def __init__(self, choices: dict[str, bool] | None = None) -> None:
-        self.made = dict(choices or {})
+    def __init__(self) -> None:
+        self.made: dict[str, bool] = {}
 
     def rewrite(self, graph: GraphModule) -> None:
         """Sends the products of a traced graph where they are quicker."""
@@ -96,8 +91,8 @@ def _onednn(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _quickest(first: Callable[..., Any], second: Callable[..., Any], a: Any, b: Any) -> tuple[float, float]:
-    """The least time of each, in seconds, run in turns on zeros: products take the same time for all finite numbers."""
-    a, b = (torch.empty_strided(t.shape, t.stride()).fill_(0.5) for t in (a, b))
+    """The least time of each, in seconds, run in turns: products take the same time for all normal numbers."""
+    a, b = (torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).fill_(0.5) for t in (a, b))
     times = ([], [])  # type: tuple[list[float], list[float]]
     for _ in range(_ROUNDS):
         for function, taken in zip((first, second), times, strict=True):

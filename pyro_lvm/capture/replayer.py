@@ -18,13 +18,23 @@ __all__ = ["Replayer", "same_but_for_rounding"]
 _log = logging.getLogger("pyro_lvm")
 
 _TRIES = 3  # batches on which a replay may differ from the function before it is given up
+_CHANGES = 3  # times that what was captured may be out of date before no more is captured
+
+_TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 Results = Sequence[Tensor]
 
 
-def same_but_for_rounding(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
-    """Whether tensors, taken together, are equal up to what rounding makes of long sums."""
-    tolerance = 1e-7 if all(t.dtype == torch.float64 for t in expected) else 1e-3
+def same_but_for_rounding(
+    found: Sequence[Tensor], expected: Sequence[Tensor], arithmetic: torch.dtype = torch.float64
+) -> bool:
+    """Whether tensors, taken together, are equal up to what rounding makes of long sums.
+
+    Args:
+        found, expected: the tensors.
+        arithmetic: the precision of what they were computed with, where it is lower than their own.
+    """
+    tolerance = max(_TOLERANCE[dtype] for dtype in (arithmetic, *(t.dtype for t in expected)))
     difference = sum(float((a - b).double().square().sum()) for a, b in zip(found, expected, strict=True)) ** 0.5
     norm = sum(float(b.double().square().sum()) for b in expected) ** 0.5
     return difference <= tolerance * (norm + 1e-6)
@@ -70,6 +80,7 @@ class Replayer:
         self._function, self._tensors, self._choices = function, tensors, choices
         self._agree, self._is_worth_it, self._what = agree, is_worth_it, what
         self._shapes: dict[tuple[torch.Size, torch.dtype], _Shape] = {}
+        self._changes = 0
         self.failure: str | None = None  # why nothing is captured any more
 
     def __call__(self, x: Tensor) -> Results:
@@ -91,8 +102,16 @@ class Replayer:
         return results
 
     def forget(self) -> None:
-        """Captures anew from now on: something has changed that the graphs have made a constant."""
+        """Captures anew from now on: something has changed that the graphs have made a constant.
+
+        What changes again and again, as a temperature that falls from epoch to epoch, is not worth the captures.
+        """
+        if self.failure is not None or not any(shape.is_captured for shape in self._shapes.values()):
+            return
         self._shapes.clear()
+        self._changes += 1
+        if self._changes == _CHANGES:
+            self._give_up("a number or a word among their attributes keeps changing (a buffer may)")
 
     def state(self) -> dict[str, Any]:
         """How far each shape has come, for a checkpoint: one that goes on from it replays what this one would."""
@@ -101,11 +120,11 @@ class Replayer:
             | {"is_trusted": s.is_trusted}
             for (size, dtype), s in self._shapes.items()
         ]
-        return {"shapes": shapes, "failure": self.failure}
+        return {"shapes": shapes, "failure": self.failure, "changes": self._changes}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Takes up a state; what it had captured is captured again when it is needed."""
-        self.failure = state["failure"]
+        self.failure, self._changes = state["failure"], state["changes"]
         for given in state["shapes"]:
             key = torch.Size(given["shape"]), getattr(torch, given["dtype"].removeprefix("torch."))
             how_far = {name: given[name] for name in ("is_captured", "differed", "is_trusted")}

@@ -8,7 +8,6 @@ import pyro
 import pyro.util
 import torch
 from torch import Tensor
-from torch._inductor.decomposition import select_decomp_table
 from torch._ops import OpOverload
 from torch.func import functionalize
 from torch.fx import GraphModule
@@ -41,7 +40,7 @@ def trace(function: Callable[[], Sequence[Tensor]], inputs: Sequence[Tensor]) ->
 
     Raises:
         CannotCapture: where the function decides by a tensor's value (a rejection loop, an early stop), changes an
-            input, or fails.
+            input, or fails; and where the function raises it itself.
     """
     versions = [tensor._version for tensor in inputs]
     devices = {tensor.device.index or 0 for tensor in inputs if tensor.is_cuda}
@@ -55,6 +54,8 @@ def trace(function: Callable[[], Sequence[Tensor]], inputs: Sequence[Tensor]) ->
             # Again, for operations that write into what others made: the compiler takes it that there are none.
             plain = [tensor.detach() for tensor in inputs]
             graph = make_fx(functionalize(graph), decomposition_table=_decompositions())(*plain)
+        except CannotCapture:
+            raise
         except Exception as error:
             raise CannotCapture(_reason(error)) from error
     if [tensor._version for tensor in inputs] != versions:
@@ -66,6 +67,8 @@ def trace(function: Callable[[], Sequence[Tensor]], inputs: Sequence[Tensor]) ->
 @cache
 def _decompositions() -> dict[OpOverload, Callable[..., object]]:
     """The compiler's own, but none of random draws: what these are made of uses other numbers than they do."""
+    from torch._inductor.decomposition import select_decomp_table  # here, because it takes a second to import
+
     table = select_decomp_table()
     seeded = torch.Tag.nondeterministic_seeded
     return {op: rule for op, rule in table.items() if isinstance(op, OpOverload) and seeded not in op.tags}

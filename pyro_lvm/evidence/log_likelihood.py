@@ -16,7 +16,7 @@ from pyro_lvm.launching import launching
 from pyro_lvm.objectives.table import Table, run, structure
 from pyro_lvm.preflight import as_programs_data, check_pair, convert
 from pyro_lvm.processes import Processes
-from pyro_lvm.programs import Pair, pair
+from pyro_lvm.programs import Pair, pair, tensors_of
 from pyro_lvm.progress import progress_bar
 
 __all__ = ["LogLikelihood", "log_likelihood"]
@@ -152,6 +152,8 @@ def log_likelihood(
     """
     if not isinstance(devices, int) or devices < 1:
         raise ValueError(f"'devices' is a number of processes and must be at least 1, not {devices!r}.")
+    if compile not in ("auto", True, False):
+        raise ValueError(f"'compile' must be 'auto', True or False, not {compile!r}.")
     programs = pair(model, guide)
     with launching(devices) as launch:
         result: LogLikelihood = launch(
@@ -257,8 +259,7 @@ class _Weigh:
 
     def replay(self, rows: int) -> None:
         """Replays a captured graph for chunks of so many data and as many draws as are made at once."""
-        tensors = [t for program in self._programs if program is not None for t in program.tensors()]
-        fixed, k = list({id(t): t for t in tensors}.values()), self._counts[0]
+        fixed, k = tensors_of(self._programs), self._counts[0]
         self._runs[k] = Replayer(
             self._runs[k],
             lambda: fixed,

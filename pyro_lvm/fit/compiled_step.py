@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is there, but not declared as exported
 
 from pyro_lvm.compilation import CompiledLoss
 from pyro_lvm.fit.fused_adam import FusedAdam
-from pyro_lvm.processes import Processes
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from pyro_lvm.fit.update import Update
 
 __all__ = ["CompiledStep", "ReplayFailed"]
 
@@ -27,41 +25,32 @@ class CompiledStep:
     It looks at the loss only: weights that a gradient without a value has spoilt show in the next step's.
 
     Args:
-        fabric: what the module and the optimiser were set up with.
-        module, optimizer: as Fabric gave them back; the optimiser is none that asks for losses.
-        parameters: those that are trained.
-        gradient_clip: largest norm of the gradient, or None.
-        processes: which have a share of the batch each.
+        update: what it trains, and with what: an optimiser that asks for no losses.
         loss: of a batch and its gradient.
     """
 
-    def __init__(
-        self,
-        fabric: "Fabric",
-        module: nn.Module,
-        optimizer: Any,
-        parameters: list[nn.Parameter],
-        gradient_clip: float | None,
-        processes: Processes,
-        loss: CompiledLoss,
-    ) -> None:
-        self._fabric, self._module, self._fabric_optimizer, self._processes = fabric, module, optimizer, processes
-        self._optimizer: torch.optim.Optimizer = optimizer.optimizer
-        self._parameters, self._gradient_clip, self._loss = parameters, gradient_clip, loss
-        self._update_is_plain = gradient_clip is None and processes.size == 1 and FusedAdam.serves(self._optimizer)
+    def __init__(self, update: Update, loss: CompiledLoss) -> None:
+        self._update, self._loss = update, loss
+        self._optimizer: torch.optim.Optimizer = update.optimizer.optimizer
+        self._update_is_plain = (
+            update.gradient_clip is None and update.processes.size == 1 and FusedAdam.serves(self._optimizer)
+        )
         self._adam: FusedAdam | None = None  # once the optimiser has a state
 
     def __call__(self, batch: Tensor, size: int) -> float:
         """Takes the step for a batch, or this process's share of one; the whole batch's loss, nats per datum.
 
         Raises:
-            ReplayFailed: where the loss is not finite; the step that went wrong may be the one before.
+            ReplayFailed: where there is no finite loss; the step that went wrong may be the one before.
         """
-        loss, gradients = self._loss(batch)
+        try:
+            loss, gradients = self._loss(batch)
+        except LinAlgError as error:
+            raise ReplayFailed(str(error).splitlines()[0]) from error
         if self._update_is_plain and all(gradient is not None for gradient in gradients):
             self._plain_update([gradient for gradient in gradients if gradient is not None])
         else:
-            loss = self._update(loss, gradients)
+            loss = self._whole_update(loss, gradients)
         value = loss.item()
         if not math.isfinite(value):
             raise ReplayFailed(f"the loss is {value}")
@@ -73,7 +62,7 @@ class CompiledStep:
 
     def check(self) -> None:
         """Raises where the last step of an epoch has left a weight that is not finite."""
-        if not all(bool(parameter.isfinite().all()) for parameter in self._parameters):
+        if not all(bool(parameter.isfinite().all()) for parameter in self._update.parameters):
             raise ReplayFailed("a weight is not finite")
 
     def state(self) -> dict[str, Any]:
@@ -93,16 +82,14 @@ class CompiledStep:
         self._hand_over(gradients)
         self._optimizer.step()
 
-    def _update(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:
+    def _whole_update(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:
         self._hand_over(gradients)
-        loss = self._processes.whole(loss, self._parameters)
-        if self._gradient_clip is not None:
-            self._fabric.clip_gradients(
-                self._module, self._fabric_optimizer, max_norm=self._gradient_clip, error_if_nonfinite=False
-            )
+        loss = self._update.processes.whole(loss, self._update.parameters)
+        if self._update.gradient_clip is not None:
+            self._update.clip()
         self._optimizer.step()
         return loss
 
     def _hand_over(self, gradients: Sequence[Tensor | None]) -> None:
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+        for parameter, gradient in zip(self._update.parameters, gradients, strict=True):
             parameter.grad = gradient

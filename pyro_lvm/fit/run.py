@@ -5,7 +5,6 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is there, but not declared as exported
 
-from pyro_lvm.compilation import CompiledLoss, parameters_of
+from pyro_lvm.compilation import CompiledLoss
 from pyro_lvm.data.dataset import Split
 from pyro_lvm.data.fingerprint import fingerprint
 from pyro_lvm.data.prefetch import batches
@@ -30,12 +29,14 @@ from pyro_lvm.fit.randomness import OwnRandomness
 from pyro_lvm.fit.settings import make_optimizer, make_scheduler, scheduler_options
 from pyro_lvm.fit.signals import Signals, Stopped
 from pyro_lvm.fit.step import PerDatumLoss, Step, StepFailed
+from pyro_lvm.fit.update import Update
 from pyro_lvm.nonfinite import Fault, NonFiniteError, locate, locate_gradient
 from pyro_lvm.objectives import Objective, Table
 from pyro_lvm.objectives.whole_batch import sharing
 from pyro_lvm.preflight import convert
 from pyro_lvm.processes import Processes, Share
-from pyro_lvm.programs import Program
+from pyro_lvm.programs import Program, parameters_of
+from pyro_lvm.threads import threads
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -44,7 +45,7 @@ __all__ = ["Run"]
 
 _log = logging.getLogger("pyro_lvm")
 
-_SMALL_STEP = 50_000_000  # parameters times batch: about 0.3 GFLOP a step
+_SMALL_STEP = 20_000_000  # parameters times batch and particles: about 0.1 GFLOP a step
 _REPAID = 5000  # steps: compiling takes some 5 to 10 s, and saves 2 ms a step or more
 
 
@@ -81,10 +82,9 @@ class Run:
         # Once, after the set-up, which may have moved the programs and changed their precision.
         self.data = convert(data, programs) if isinstance(data, Tensor) else data
         self.validation = convert(validation, programs) if isinstance(validation, Tensor) else validation
-        self._plain_step = Step(
-            fabric, self.module, self._fabric_optimizer, parameters, settings["gradient_clip"], processes
-        )
-        self._compiled = self._make_compiled()
+        update = Update(fabric, self.module, self._fabric_optimizer, parameters, settings["gradient_clip"], processes)
+        self._plain_step = Step(update)
+        self._compiled = self._make_compiled(update, module)
         if self._compiled is not None:
             self._draws = Draws(processes, data_plates(table), alike=False)  # it sees no draws in a captured graph
         self._evaluation = Evaluation(
@@ -102,7 +102,8 @@ class Run:
         )
         # A small step loses more to waiting for other threads than it gains from them, and on a busy machine it waits
         # longest; the rule knows sizes only, so that the same run takes the same path everywhere.
-        multiplications = sum(p.numel() for p in parameters) * self.batch_size
+        rows = self.batch_size * getattr(objective, "num_particles", 1)
+        multiplications = sum(p.numel() for p in parameters) * rows
         self._num_threads = 1 if multiplications < _SMALL_STEP else torch.get_num_threads()
         self._tensors = dict((*module.named_parameters(), *module.named_buffers()))
         if processes.size > 1:
@@ -113,7 +114,7 @@ class Run:
         self._best: list[Tensor] | None = None
         self._start = time.perf_counter()
 
-    def _make_compiled(self) -> CompiledStep | None:
+    def _make_compiled(self, update: Update, module: PerDatumLoss) -> CompiledStep | None:
         """The compiled step, where that is asked for, can be and repays the seconds that it takes."""
         B, epochs, compile = self.batch_size, self._settings["epochs"], self._settings["compile"]
         full, steps = self._processes.share(B).length, epochs * (len(self.data) // B)
@@ -131,8 +132,9 @@ class Run:
             return None
 
         def per_datum_loss(x: Tensor) -> Tensor:
-            with pyro.validation_enabled(False):
-                loss: Tensor = self.module(x, len(self.data))
+            # Fabric's wrapper of the module wants to call `backward` itself.
+            with pyro.validation_enabled(False), self.fabric.autocast():
+                loss: Tensor = module(x, len(self.data))
             return loss
 
         loss = CompiledLoss(
@@ -142,11 +144,9 @@ class Run:
             self.parameters,
             # By sizes, and not by the clock: the same run takes the same path everywhere.
             is_worth_it=lambda x: compile is True or (steps if len(x) == full else epochs) >= _REPAID,
+            arithmetic=torch.bfloat16 if "bf16" in self.fabric.strategy.precision.precision else torch.float64,
         )
-        clip = self._settings["gradient_clip"]
-        return CompiledStep(
-            self.fabric, self.module, self._fabric_optimizer, self.parameters, clip, self._processes, loss
-        )
+        return CompiledStep(update, loss)
 
     def epoch(self, epoch: int, signals: Signals) -> dict[str, float]:
         """One pass over the data; its row of the history."""
@@ -165,7 +165,7 @@ class Run:
             return self._attempt(epoch, signals)
 
     def _attempt(self, epoch: int, signals: Signals) -> dict[str, float]:
-        with self._randomness, _threads(self._num_threads), sharing(self._processes.mean):
+        with self._randomness, threads(self._num_threads), sharing(self._processes.mean):
             try:
                 return self._epoch(epoch, signals)
             except BaseException:
@@ -351,16 +351,6 @@ class Run:
     def _restore(self, weights: list[Tensor]) -> None:
         with torch.no_grad():
             torch._foreach_copy_(list(self._tensors.values()), weights)
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _copy(value: Any) -> Any:

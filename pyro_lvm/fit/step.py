@@ -2,19 +2,15 @@
 
 import inspect
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyro
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is there, but not declared as exported
-from torch.nn.utils import get_total_norm
 
 from pyro_lvm.fit.randomness import random_state, set_random_state
-from pyro_lvm.processes import Processes
+from pyro_lvm.fit.update import Update
 from pyro_lvm.programs import Program
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 __all__ = ["PerDatumLoss", "Step", "StepFailed"]
 
@@ -53,26 +49,13 @@ class Step:
     """A step that runs the programs as they are.
 
     Args:
-        fabric: what the module and the optimiser were set up with.
-        module, optimizer: as Fabric gave them back.
-        parameters: those that are trained.
-        gradient_clip: largest norm of the gradient, or None.
-        processes: which have a share of the batch each.
+        update: what it trains, and with what.
     """
 
-    def __init__(
-        self,
-        fabric: "Fabric",
-        module: nn.Module,
-        optimizer: Any,
-        parameters: list[nn.Parameter],
-        gradient_clip: float | None,
-        processes: Processes,
-    ) -> None:
-        self._fabric, self._module, self._optimizer, self._processes = fabric, module, optimizer, processes
-        self._parameters, self._gradient_clip = parameters, gradient_clip
-        self._nan = parameters[0].new_full((), math.nan)
-        closure = inspect.signature(optimizer.optimizer.step).parameters["closure"]
+    def __init__(self, update: Update) -> None:
+        self._update = update
+        self._nan = update.parameters[0].new_full((), math.nan)
+        closure = inspect.signature(update.optimizer.optimizer.step).parameters["closure"]
         self.asks_for_losses = closure.default is inspect.Parameter.empty  # as LBFGS does
 
     def __call__(self, batch: Tensor, size: int) -> float:
@@ -88,36 +71,32 @@ class Step:
             return self._loss_and_gradient(batch, size, state)
 
         if self.asks_for_losses:
-            return float(self._optimizer.step(loss_and_gradient))
+            return float(self._update.optimizer.step(loss_and_gradient))
         loss = loss_and_gradient()
-        self._optimizer.step()
+        self._update.optimizer.step()
         return loss.item()
 
     def _loss_and_gradient(self, batch: Tensor, size: int, state: list[Tensor]) -> Tensor:
         """The loss, its gradient left on the parameters."""
-        self._optimizer.zero_grad()
+        update = self._update
+        update.optimizer.zero_grad()
         what, own = None, self._nan
         try:
             # Pyro's own checks have passed on the first batch; the loss and the gradients are checked at every step.
             with pyro.validation_enabled(False):
-                loss: Tensor = self._module(batch, size)
-            self._fabric.backward(loss)
+                loss: Tensor = update.module(batch, size)
+            update.fabric.backward(loss)
             own = loss.detach()
         except LinAlgError as error:
             what = str(error).splitlines()[0]
         # Looked at only when it is the whole batch's, so that all processes see the same.
-        whole = self._processes.whole(own, self._parameters)
+        whole = update.processes.whole(own, update.parameters)
         value = whole.item()
         if not math.isfinite(value):
             set_random_state(state)
             is_own = not math.isfinite(own.item())
             raise StepFailed(what or f"the loss is {value}", of_gradient=False, is_own=is_own)
-        if self._gradient_clip is not None:
-            norm = self._fabric.clip_gradients(
-                self._module, self._optimizer, max_norm=self._gradient_clip, error_if_nonfinite=False
-            )
-        else:
-            norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        norm = update.clip()
         if norm is not None and not math.isfinite(norm.item()):
             set_random_state(state)
             raise StepFailed("a gradient is not finite", of_gradient=True)
