@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from time import perf_counter
+from time import perf_counter, sleep
 
 from torch import Tensor
 
@@ -11,6 +11,8 @@ from benchmarks.contenders.contender import Contender
 from benchmarks.problem import Problem, Weights
 
 WARM_UP = 2  # rounds that do not count: compilation, first touches of memory
+
+REST = 0.1  # seconds before a turn: the threads of the last one's libraries wait for work by spinning
 
 HOPELESS = 2  # times its family's fastest variant, in the first round
 
@@ -23,6 +25,7 @@ def in_turns(tasks: Mapping[str, Callable[[], object]], rounds: int, warm_up: in
     times: Times = {name: [] for name in names}
     for turn in range(warm_up + rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            sleep(REST)
             start = perf_counter()
             tasks[name]()
             seconds = perf_counter() - start

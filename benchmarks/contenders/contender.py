@@ -1,11 +1,8 @@
 """What a contender has to offer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 
-import torch
 from torch import Tensor
 
 
@@ -35,17 +32,6 @@ class Contender(ABC):
 
         What shows that all contenders compute the same thing.
         """
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """PyTorch on so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def in_words(num_threads: int) -> str:

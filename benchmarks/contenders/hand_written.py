@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from benchmarks.contenders.contender import Contender, in_words, threads
+from benchmarks.contenders.contender import Contender, in_words
 from benchmarks.problem import LEARNING_RATE, MINIMUM_SCALE, Problem, Weights, mlp
+from pyro_lvm.threads import threads
 
 
 class HandWritten(nn.Module):

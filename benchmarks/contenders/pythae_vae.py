@@ -16,8 +16,9 @@ from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, softplus
 
-from benchmarks.contenders.contender import Contender, in_words, threads
+from benchmarks.contenders.contender import Contender, in_words
 from benchmarks.problem import LEARNING_RATE, MINIMUM_SCALE, Problem, Weights, load, mlp
+from pyro_lvm.threads import threads
 
 for _name in [name for name in logging.root.manager.loggerDict if name.startswith("pythae")]:
     logging.getLogger(_name).setLevel(logging.ERROR)  # each has a level and a handler of its own

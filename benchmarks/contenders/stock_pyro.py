@@ -6,8 +6,9 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor
 
 from benchmarks.contenders import ours
-from benchmarks.contenders.contender import Contender, in_words, threads
+from benchmarks.contenders.contender import Contender, in_words
 from benchmarks.problem import LEARNING_RATE, Problem, Weights
+from pyro_lvm.threads import threads
 
 
 class StockPyro(Contender):

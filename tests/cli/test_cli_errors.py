@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
-from cli_calls import SMALL, Call
+from cli_calls import SMALL, Call, after_epoch
 
 import pyro_lvm as lvm
 from pyro_lvm import workflow
-from pyro_lvm.run_folder import RunFolder
 
 
 def assert_error(call: Call, *argv: object, says: str) -> None:
@@ -187,14 +186,10 @@ def test_numbers_that_are_not_finite_stop_the_training_and_leave_good_weights(ca
 
 
 def test_stopping_a_training_keeps_what_there_is(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = RunFolder.write_epoch
+    def interrupted() -> None:
+        raise KeyboardInterrupt
 
-    def interrupted(self: RunFolder, row: dict[str, float]) -> None:
-        written(self, row)
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "write_epoch", interrupted)
+    after_epoch(2, interrupted, monkeypatch)
     called = call("train", "vae", "--hidden-features", 8, "--run-dir", tmp_path / "run")
     assert called.status == 130
     assert called.err.count("\n") == 1

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from cli_calls import SMALL, Call
+from cli_calls import SMALL, Call, after_epoch
 from safetensors.torch import load_file
 
 from pyro_lvm import workflow
@@ -19,22 +19,16 @@ OWN = ("--latent-dim", "4", "--hidden-features", "16")
 def test_a_stopped_run_goes_on_to_the_same_weights_and_is_evaluated(
     trained: Path, call: Call, tmp_path: Path, no_report: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = RunFolder.write_epoch
-
-    def interrupted(self: RunFolder, row: dict[str, float]) -> None:
-        written(self, row)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(RunFolder, "write_epoch", interrupted)
     run = tmp_path / "run"
-    called = call("train", "vae", *OWN, "--run-dir", run, *SMALL)
+    with monkeypatch.context() as patch:
+        after_epoch(1, lambda: os.kill(os.getpid(), signal.SIGINT), patch)
+        called = call("train", "vae", *OWN, "--run-dir", run, *SMALL)
     assert called.status == 130
     assert called.err.count("\n") == 1
     assert f"stopped after 1 epochs: '{run}' holds" in called.err
     assert f"`pyro-lvm resume {run}` goes on." in called.err
     assert not (run / "evaluation.json").exists()
 
-    monkeypatch.setattr(RunFolder, "write_epoch", written)
     called = call("resume", run)
     assert called.status == 0, called.err
     assert called.err == ""
@@ -52,13 +46,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights_and_is_evaluated(
 def test_a_terminated_training_exits_with_its_status(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = RunFolder.write_epoch
-
-    def terminated(self: RunFolder, row: dict[str, float]) -> None:
-        written(self, row)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(RunFolder, "write_epoch", terminated)
+    after_epoch(1, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
     assert call("train", "vae", *OWN, "--run-dir", tmp_path / "run", *SMALL).status == 143
     assert len(RunFolder(tmp_path / "run").history()) == 1
 
