@@ -1,0 +1,10 @@
+"""The zoo: named recipes, from a data set to a pair, an objective and training settings.
+
+A family of recipes a file; `registry.py` is what they are entered in, `recipe_parts.py` what they are made of.
+"""
+
+# In the order of the table.
+from pyro_lvm.zoo import classical, autoencoders, bounds, codes  # noqa: F401, I001  # importing enters the recipes
+from pyro_lvm.zoo.registry import Recipe, build, names, recipe
+
+__all__ = ["Recipe", "build", "names", "recipe"]
