@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pyro_lvm.configuration import Part
-from pyro_lvm.posteriors import lower_triangular
+from pyro_lvm.posteriors.scales import lower_triangular
 from pyro_lvm.programs import data_plate
 
 

@@ -1,0 +1,11 @@
+"""Likelihoods p(x | z): decoders, modules that take z (..., M) and return a distribution over data (..., *shape).
+
+Each wraps a network from z to the numbers it needs per value of x. The network's output may have the data's shape
+already, or be flat and be given it by `shape`.
+"""
+
+from pyro_lvm.likelihoods.bernoulli import Bernoulli
+from pyro_lvm.likelihoods.categorical import Categorical
+from pyro_lvm.likelihoods.normal import Normal
+
+__all__ = ["Bernoulli", "Categorical", "Normal"]

@@ -1,0 +1,26 @@
+"""The shape of a datum, and a network's output in it."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def checked(shape: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The shape, if it is one."""
+    if shape is not None and any(size < 1 for size in shape):
+        raise ValueError(f"'shape' must hold sizes of at least 1, not {tuple(shape)}.")
+    return None if shape is None else tuple(shape)
+
+
+def shaped(out: Tensor, z: Tensor, shape: tuple[int, ...] | None, last: tuple[int, ...]) -> Tensor:
+    """A network's output as (batch of z, *shape, *last); unchanged where `shape` is left out."""
+    if shape is None:
+        return out
+    batch = z.shape[:-1]
+    try:
+        return out.reshape(*batch, *shape, *last)
+    except RuntimeError:
+        raise ValueError(
+            f"the network's output, {tuple(out.shape[len(batch) :])} a datum, cannot be given the shape "
+            f"{(*shape, *last)}: it has other numbers of entries."
+        ) from None

@@ -1,0 +1,7 @@
+"""Posteriors q(z | x): encoders, modules that take x (..., *data_shape) and return a distribution over z (..., M)."""
+
+from pyro_lvm.posteriors.diagonal_normal import DiagonalNormal
+from pyro_lvm.posteriors.full_normal import FullNormal
+from pyro_lvm.posteriors.one_hot import GumbelSoftmax, OneHot
+
+__all__ = ["DiagonalNormal", "FullNormal", "GumbelSoftmax", "OneHot"]
