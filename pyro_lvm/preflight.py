@@ -6,8 +6,8 @@ from typing import Any
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.distributions.constraints import sphere
 from torch import Tensor
-from torch.distributions import constraints
 
 from pyro_lvm.data.arrays import as_split
 from pyro_lvm.data.checks import DataError
@@ -97,8 +97,11 @@ def check_pair(
 def _support(programs: Pair, batch: Tensor) -> tuple[str, Any, int] | None:
     """Site, support and number of event dimensions of the likelihood of the data themselves, if there is one."""
     model, guide = programs
-    drawn = model if guide is None else poutine.replay(model, trace=poutine.trace(guide).get_trace(batch))
+    posterior = None if guide is None else poutine.trace(guide).get_trace(batch)
+    drawn = model if posterior is None else poutine.replay(model, trace=posterior)
     trace = poutine.trace(drawn).get_trace(batch)
+    if posterior is not None:
+        _check_measures(trace.nodes, posterior.nodes)
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and site["is_observed"] and site["value"] is batch:
             fn: Any = site["fn"]
@@ -109,11 +112,31 @@ def _support(programs: Pair, batch: Tensor) -> tuple[str, Any, int] | None:
                     f"the data have shape {tuple(batch.shape[1:])} each, but the likelihood '{name}' gives "
                     f"{tuple(fn.event_shape)}: build the model for the data's shape, or reshape the data."
                 )
-            support = fn.support
-            while isinstance(support, type(constraints.independent(constraints.real, 1))):
-                support = support.base_constraint
+            support = _innermost(fn.support)
             return name, support, support.event_dim
     return None
+
+
+def _innermost(support: Any) -> Any:
+    """The support without what makes several dimensions or components of it."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
+def _check_measures(model: dict[str, Any], guide: dict[str, Any]) -> None:
+    """A density over a sphere and one over the space around it are no ratio, though each has a value for every draw."""
+    for name, site in guide.items():
+        if site["type"] != "sample" or name not in model or model[name]["type"] != "sample":
+            continue
+        spheres = [_innermost(getattr(of["fn"], "support", None)) is sphere for of in (site, model[name])]
+        if spheres[0] != spheres[1]:
+            where = ("the unit sphere", "all of space")
+            raise ValueError(
+                f"the guide's density of '{name}' is over {where[spheres[1]]}, but the model's is over "
+                f"{where[spheres[0]]}: the two cannot be compared. On the sphere use "
+                "priors.HypersphericalUniform with posteriors.VonMisesFisher or PowerSpherical."
+            )
 
 
 def _check_all(programs: Pair, x: Split, name: str, support: tuple[str, Any, int], progress: bool) -> None:

@@ -118,6 +118,16 @@ def test_mlp_takes_leading_dimensions_and_rescales() -> None:
             networks.MLP(**{"in_shape": 2, "out_shape": 2, **kw})  # type: ignore[arg-type]
 
 
+def test_gated_layers_let_one_half_through_the_other() -> None:
+    net = networks.MLP(3, 2, (5, 4), nn.GLU)
+    x = torch.randn(6, 3)
+    h = x
+    for layer, width in ((net.layers[0], 5), (net.layers[2], 4)):
+        a, b = (h @ layer.weight.T + layer.bias).split(width, dim=-1)
+        h = a * b.sigmoid()
+    torch.testing.assert_close(net(x), h @ net.layers[4].weight.T + net.layers[4].bias)
+
+
 # Likelihoods and posteriors
 
 

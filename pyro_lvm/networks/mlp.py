@@ -18,12 +18,16 @@ class MLP(Part):
         in_shape: shape of one input (an int M is the shape (M,)).
         out_shape: shape of one output.
         hidden_features: widths of the hidden layers; empty makes the network affine.
-        activation: class of the nonlinearity h, from `torch.nn`.
+        activation: class of the nonlinearity h, from `torch.nn`; `nn.GLU` makes gated layers,
+            $h \mapsto (A h + a) \odot \sigma(B h + b)$, of the stated widths.
         centre: c, subtracted from the input.
         spread: s, the input is divided by it: data go in as they are and are rescaled here.
 
     Shapes:
         (..., *in_shape) to (..., *out_shape), any number of leading dimensions.
+
+    References:
+        Dauphin et al. (2017), Language Modeling with Gated Convolutional Networks.
 
     Raises:
         ValueError: where a width is not positive, `spread` is not positive, or the input is of another shape.
@@ -52,9 +56,10 @@ class MLP(Part):
         self.centre, self.spread = centre, spread
         widths = [prod(self.in_shape), *_shape(hidden_features, "hidden_features"), prod(self.out_shape)]
         layers: list[nn.Module] = []
-        for wide, narrow in pairwise(widths):
-            layers += [nn.Linear(wide, narrow), activation()]
-        self.layers = nn.Sequential(*layers[:-1])
+        gates = 2 if activation is nn.GLU else 1  # it halves its input: one half is what the other lets through
+        for wide, narrow in pairwise(widths[:-1]):
+            layers += [nn.Linear(wide, gates * narrow), activation()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., *in_shape) to (..., *out_shape)."""
