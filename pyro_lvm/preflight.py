@@ -167,7 +167,12 @@ def _words(constraint: Any) -> str:
     text = str(constraint)
     if text.startswith("IntegerInterval"):
         return f"whole numbers from {int(constraint.lower_bound)} to {int(constraint.upper_bound)}"
-    return {"Boolean()": "zeros and ones", "Real()": "real numbers"}.get(text, text)
+    words = {
+        "Boolean()": "zeros and ones",
+        "Interval(lower_bound=0.0, upper_bound=1.0)": "numbers from 0 to 1",
+        "Real()": "real numbers",
+    }
+    return words.get(text, text)
 
 
 def _does_not_fit(batch: Tensor, name: str, error: Exception) -> str:

@@ -111,6 +111,9 @@ def test_mlp_takes_leading_dimensions_and_rescales() -> None:
     assert out.shape == (6, 2, 4, 5)
     by_hand = net.layers((x.reshape(12, 6) - 8) / 4).reshape(6, 2, 4, 5)
     torch.testing.assert_close(out, by_hand)
+    half = networks.MLP(3, 2, (), centre=8.0, spread=4.0, rescaled=2)
+    shifted = torch.tensor([[0.0, 4.0, 5.0]])
+    torch.testing.assert_close(half(shifted), half.layers(torch.tensor([[-2.0, -1.0, 5.0]])))
     with pytest.raises(ValueError, match=r"takes inputs of shape \(..., 2, 3\), but was given \(3, 2\)"):
         net(torch.zeros(3, 2))
     for kw in ({"in_shape": 0}, {"out_shape": (3, 0)}, {"hidden_features": (0,)}, {"spread": 0.0}):

@@ -6,6 +6,8 @@ from pyro_lvm.diagnostics.curves import plot_history, plot_kl
 from pyro_lvm.diagnostics.galleries import plot_reconstructions, plot_samples
 from pyro_lvm.diagnostics.latent_space import plot_code, plot_latent
 from pyro_lvm.diagnostics.predictive import sample_predictive
+from pyro_lvm.diagnostics.prior_contours import plot_prior
+from pyro_lvm.diagnostics.sphere import plot_sphere
 
 __all__ = [
     "ActiveUnits",
@@ -14,8 +16,10 @@ __all__ = [
     "plot_history",
     "plot_kl",
     "plot_latent",
+    "plot_prior",
     "plot_reconstructions",
     "plot_samples",
+    "plot_sphere",
     "posterior",
     "sample_predictive",
 ]

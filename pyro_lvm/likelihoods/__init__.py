@@ -6,6 +6,16 @@ already, or be flat and be given it by `shape`.
 
 from pyro_lvm.likelihoods.bernoulli import Bernoulli
 from pyro_lvm.likelihoods.categorical import Categorical
+from pyro_lvm.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from pyro_lvm.likelihoods.discretized_logistic import DiscretizedLogistic
+from pyro_lvm.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyro_lvm.likelihoods.normal import Normal
 
-__all__ = ["Bernoulli", "Categorical", "Normal"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
+    "Normal",
+]

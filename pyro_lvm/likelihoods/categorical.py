@@ -7,7 +7,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_lvm.configuration import Part
-from pyro_lvm.likelihoods.shapes import checked, shaped
+from pyro_lvm.likelihoods.shapes import checked, checked_levels, shaped
 
 
 class Categorical(Part):
@@ -33,11 +33,7 @@ class Categorical(Part):
 
     def __init__(self, net: nn.Module, levels: int, shape: Sequence[int] | None = None) -> None:
         super().__init__()
-        if levels < 2:
-            raise ValueError(
-                f"'levels' is the number of values a datum's entries take and must be at least 2: {levels}."
-            )
-        self.net, self.levels, self.shape = net, levels, checked(shape)
+        self.net, self.levels, self.shape = net, checked_levels(levels), checked(shape)
 
     def forward(self, z: Tensor) -> TorchDistribution:
         """p(x | z), batch shape z.shape[:-1]."""

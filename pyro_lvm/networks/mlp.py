@@ -22,6 +22,7 @@ class MLP(Part):
             $h \mapsto (A h + a) \odot \sigma(B h + b)$, of the stated widths.
         centre: c, subtracted from the input.
         spread: s, the input is divided by it: data go in as they are and are rescaled here.
+        rescaled: how many of an input's values, the first ones, are meant by centre and spread; all where left out.
 
     Shapes:
         (..., *in_shape) to (..., *out_shape), any number of leading dimensions.
@@ -48,12 +49,13 @@ class MLP(Part):
         activation: type[nn.Module] = nn.ReLU,
         centre: float = 0.0,
         spread: float = 1.0,
+        rescaled: int | None = None,
     ) -> None:
         super().__init__()
         self.in_shape, self.out_shape = _shape(in_shape, "in_shape"), _shape(out_shape, "out_shape")
         if not spread > 0:
             raise ValueError(f"'spread' divides the input and must be positive, not {spread}.")
-        self.centre, self.spread = centre, spread
+        self.centre, self.spread, self.rescaled = centre, spread, rescaled
         widths = [prod(self.in_shape), *_shape(hidden_features, "hidden_features"), prod(self.out_shape)]
         layers: list[nn.Module] = []
         gates = 2 if activation is nn.GLU else 1  # it halves its input: one half is what the other lets through
@@ -74,7 +76,12 @@ class MLP(Part):
         if h.dtype != dtype and not torch.is_autocast_enabled(h.device.type):
             h = h.to(dtype)
         if (self.centre, self.spread) != (0.0, 1.0):
-            h = (h - self.centre) / self.spread
+            scaled = (h - self.centre) / self.spread
+            h = (
+                scaled
+                if self.rescaled is None
+                else torch.cat([scaled[..., : self.rescaled], h[..., self.rescaled :]], -1)
+            )
         h = self.layers(h)
         return h.reshape(*h.shape[:-1], *self.out_shape)
 

@@ -4,11 +4,11 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import nn
 
-from pyro_lvm.configuration import Part
 from pyro_lvm.distributions import OneHotCategorical
+from pyro_lvm.priors.prior import Prior
 
 
-class OneHot(Part):
+class OneHot(Prior):
     r"""$p(z) = \prod_v \prod_c \pi_{vc}^{z_{vc}}$: V categorical variables of C categories, with learned probabilities.
 
     Args:

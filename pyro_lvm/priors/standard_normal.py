@@ -4,10 +4,10 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 
-from pyro_lvm.configuration import Part
+from pyro_lvm.priors.prior import Prior
 
 
-class StandardNormal(Part):
+class StandardNormal(Prior):
     r"""$p(z) = \mathcal N(z \mid 0, I_M)$.
 
     Args:

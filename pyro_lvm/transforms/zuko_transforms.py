@@ -7,6 +7,8 @@ from torch.distributions import Distribution
 
 _validate_args = Distribution._validate_args
 
+from zuko.flows import MAF, NSF  # noqa: E402
+from zuko.flows.autoregressive import MaskedAutoregressiveTransform  # noqa: E402
 from zuko.transforms import (  # noqa: E402
     ComposedTransform,
     CouplingTransform,
@@ -19,9 +21,12 @@ from zuko.transforms import (  # noqa: E402
 Distribution.set_default_validate_args(_validate_args)
 
 __all__ = [
+    "MAF",
+    "NSF",
     "ComposedTransform",
     "CouplingTransform",
     "DependentTransform",
+    "MaskedAutoregressiveTransform",
     "MonotonicAffineTransform",
     "MonotonicRQSTransform",
 ]
