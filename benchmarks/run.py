@@ -13,7 +13,19 @@ import traceback
 from collections.abc import Callable
 from time import perf_counter
 
-from benchmarks import evidence_time, iwae, memory, mixture_em, ppca, rendering, scaling, vae_mnist, vae_small
+from benchmarks import (
+    evidence_time,
+    iwae,
+    memory,
+    mixture_em,
+    part_costs,
+    ppca,
+    rendering,
+    scaling,
+    vae_mnist,
+    vae_small,
+    von_mises_fisher,
+)
 from benchmarks.machine import description
 from benchmarks.results import Result
 from benchmarks.settings import Settings
@@ -25,6 +37,8 @@ BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "evidence": evidence_time.measure,
     "em": mixture_em.measure,
     "ppca": ppca.measure,
+    "vmf": von_mises_fisher.measure,
+    "parts": part_costs.measure,
     "memory": memory.measure,
     "scaling": scaling.measure,
 }

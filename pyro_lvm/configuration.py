@@ -95,7 +95,10 @@ def _describe(value: Any, path: str, seen: dict[int, int]) -> Any:
 def _layer_arguments(layer: nn.Module, path: str) -> dict[str, Any]:
     if isinstance(layer, (nn.Sequential, nn.ModuleList)):
         return {"*": list(layer)}
-    names = [n for n in inspect.signature(type(layer)).parameters if n not in ("device", "dtype")]
+    parameters = inspect.signature(type(layer)).parameters.values()
+    # A layer without a constructor of its own, such as Tanh, has Module's: *args, **kwargs.
+    named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    names = [n for n in named if n not in ("device", "dtype")]
     try:
         values = {name: getattr(layer, name) for name in names}
     except AttributeError as error:

@@ -20,7 +20,7 @@ from pyro_lvm import data, guides, likelihoods, models, networks, posteriors, pr
 def pair() -> tuple[models.VAE, guides.Amortized]:
     model = models.VAE(priors.StandardNormal(2), likelihoods.Normal(networks.MLP(2, (6,), (8,), nn.Tanh), "predicted"))
     return model, guides.Amortized(
-        posteriors.DiagonalNormal(nn.Sequential(nn.Linear(3, 8), nn.ELU(0.5), nn.Linear(8, 4)))
+        posteriors.DiagonalNormal(nn.Sequential(nn.Linear(3, 8), nn.ELU(0.5), nn.Tanh(), nn.Linear(8, 4)))
     )
 
 

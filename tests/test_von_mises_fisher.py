@@ -17,18 +17,16 @@ from torch.distributions import kl_divergence
 from torch.nn.functional import normalize
 
 import pyro_lvm as lvm
-from pyro_lvm import guides, likelihoods, models, networks, objectives, priors
+from pyro_lvm import guides, likelihoods, models, networks, objectives, posteriors, priors
 from pyro_lvm.capture.tracing import trace
 from pyro_lvm.configuration import configuration, rebuild
 from pyro_lvm.diagnostics.sphere import plot_sphere
 from pyro_lvm.distributions import HypersphericalUniform, PowerSpherical, VonMisesFisher
 from pyro_lvm.distributions.bessel import bessel_terms
 from pyro_lvm.distributions.von_mises_fisher import angle_quantile
-from pyro_lvm.posteriors import PowerSpherical as PowerSphericalPosterior
-from pyro_lvm.posteriors import VonMisesFisher as VonMisesFisherPosterior
 
 FAMILIES = [VonMisesFisher, PowerSpherical]
-POSTERIORS = [VonMisesFisherPosterior, PowerSphericalPosterior]
+POSTERIORS = [posteriors.VonMisesFisher, posteriors.PowerSpherical]
 DTYPES = [torch.float64, torch.float32]
 
 # Bessel functions
@@ -502,3 +500,23 @@ def test_what_cannot_be_drawn_on_a_sphere_is_refused():
     flat = Figure().add_subplot()
     with pytest.raises(ValueError, match="projection='3d'"):
         plot_sphere(z, ax=(flat, flat))
+
+
+@pytest.mark.parametrize("on_sphere", [False, True])
+def test_a_density_on_the_sphere_and_one_on_all_of_space_are_not_compared(on_sphere: bool) -> None:
+    net = networks.MLP(4, 4 if on_sphere else 6, (8,))
+    posterior = posteriors.VonMisesFisher(net) if on_sphere else posteriors.DiagonalNormal(net)
+    prior = priors.StandardNormal(3) if on_sphere else priors.HypersphericalUniform(3)
+    model = models.VAE(prior, likelihoods.Normal(networks.MLP(3, 4, (8,))))
+    with pytest.raises(ValueError, match="the two cannot be compared") as error:
+        lvm.fit(model, guides.Amortized(posterior), torch.randn(20, 4), epochs=1, batch_size=10)
+    words = ("is over the unit sphere, but the model's is over all of space", "is over all of space, but the model's")
+    assert words[not on_sphere] in str(error.value)
+
+
+def test_a_vampprior_on_the_sphere_is_compared() -> None:
+    posterior = posteriors.VonMisesFisher(networks.MLP(4, 4, (8,)))
+    prior = priors.VampPrior(posterior, 4, components=3)
+    model = models.VAE(prior, likelihoods.Normal(networks.MLP(3, 4, (8,))))
+    result = lvm.fit(model, guides.Amortized(posterior), torch.rand(20, 4), epochs=2, batch_size=10)
+    assert math.isfinite(result.history[-1]["train"])

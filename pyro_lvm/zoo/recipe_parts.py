@@ -1,15 +1,90 @@
 """What recipes are made of: parts that suit a data set, and settings for `fit`."""
 
-from typing import Any
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pyro_lvm import guides, likelihoods, models, networks, posteriors, priors
+from pyro_lvm import guides, likelihoods, models, networks, objectives, posteriors, priors
 from pyro_lvm.data.checks import DataError
 from pyro_lvm.data.dataset import Dataset
 from pyro_lvm.objectives import Objective
 from pyro_lvm.zoo.registry import Made
+
+Activation = Literal["tanh", "relu", "gated"]
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gated": nn.GLU}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Encoders and decoders of one size for a data set of any kind.
+
+    Attributes:
+        dataset: decides the likelihood: Bernoulli for two levels, categorical for more, normal for real values.
+        latent_dim: of the latent the decoder takes, M.
+        hidden_features: widths of the hidden layers.
+        activation: between them.
+    """
+
+    dataset: Dataset
+    latent_dim: int
+    hidden_features: tuple[int, ...]
+    activation: Activation
+
+    def encoder(self, outputs: int) -> networks.MLP:
+        """A network from a datum to so many numbers."""
+        return self._from_datum(outputs, self.hidden_features)
+
+    def encoder_of_both(self, other: int, outputs: int) -> networks.MLP:
+        """A network from a datum and a vector beside it, as `models.auxiliary_vae.joined` puts them into one."""
+        (centre, spread), features = data_range(self.dataset), prod(self.dataset.shape)
+        return networks.MLP(
+            features + other,
+            outputs,
+            self.hidden_features,
+            _ACTIVATIONS[self.activation],
+            centre=centre,
+            spread=spread,
+            rescaled=features,
+        )
+
+    def features(self) -> tuple[nn.Module, int]:
+        """An encoder's last hidden layer, for posteriors that read many numbers from it, and its width."""
+        *hidden, last = self.hidden_features
+        gates = 2 if self.activation == "gated" else 1
+        net = self._from_datum(gates * last, tuple(hidden))
+        return nn.Sequential(net, _ACTIVATIONS[self.activation]()), last
+
+    def decoder(self) -> nn.Module:
+        """The likelihood of a datum."""
+        shape, levels = self.dataset.shape, self.dataset.levels
+        if levels is None:
+            centre, spread = data_range(self.dataset)
+            return likelihoods.Normal(self._from_latent(prod(shape)), "shared", shape, centre=centre, spread=spread)
+        if levels == 2:
+            return likelihoods.Bernoulli(self._from_latent(shape))
+        return likelihoods.Categorical(self._from_latent((*shape, levels)), levels)
+
+    def auxiliary_model(self, auxiliary_dim: int) -> models.AuxiliaryVAE:
+        """The autoencoder with a standard normal prior, and a network that guesses the guide's auxiliary variable."""
+        reverse = posteriors.DiagonalNormal(self.encoder_of_both(self.latent_dim, 2 * auxiliary_dim))
+        return models.AuxiliaryVAE(priors.StandardNormal(self.latent_dim), self.decoder(), reverse)
+
+    def made(self, prior: nn.Module, posterior: nn.Module, warm_up: float = 0.0) -> Made:
+        """The autoencoder of a prior and a posterior, trained on the evidence lower bound, its β from 0 for a while."""
+        model, guide = models.VAE(prior, self.decoder()), guides.Amortized(posterior)
+        beta = objectives.Linear(0.0, 1.0, warm_up) if warm_up else 1.0
+        return Made(model, guide, objectives.ELBO(analytic_kl=True, beta=beta), usual_training(self.dataset))
+
+    def _from_datum(self, outputs: int, hidden_features: tuple[int, ...]) -> networks.MLP:
+        centre, spread = data_range(self.dataset)
+        activation = _ACTIVATIONS[self.activation]
+        return networks.MLP(self.dataset.shape, outputs, hidden_features, activation, centre=centre, spread=spread)
+
+    def _from_latent(self, outputs: int | tuple[int, ...]) -> networks.MLP:
+        return networks.MLP(self.latent_dim, outputs, self.hidden_features, _ACTIVATIONS[self.activation])
 
 
 def autoencoder(
@@ -67,9 +142,17 @@ def data_range(dataset: Dataset) -> tuple[float, float]:
     return float(x.mean()), spread_of(x)
 
 
-def some_of(dataset: Dataset) -> Tensor:
-    """Enough of the training data to see their range, (N, *shape), float64."""
-    return dataset.train[:10_000].double()
+def limits(dataset: Dataset) -> tuple[float, float]:
+    """The least and the largest value of the data."""
+    if dataset.levels is not None:
+        return 0.0, dataset.levels - 1.0
+    x = some_of(dataset)
+    return float(x.min()), float(x.max())
+
+
+def some_of(dataset: Dataset, number: int = 10_000) -> Tensor:
+    """The first training data, enough of them to see their range where left out, (N, *shape), float64."""
+    return dataset.train[:number].double()
 
 
 def spread_of(x: Tensor) -> float:

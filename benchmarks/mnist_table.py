@@ -1,0 +1,133 @@
+"""The priors and posteriors of the zoo on MNIST, with one budget for all: a table of docs/priors_and_posteriors.md.
+
+    PYRO_LVM_DATA=... python -m benchmarks.mnist_table [--epochs 50] [--runs runs/mnist] [--render] [names ...]
+
+MNIST with pixels drawn anew at every use, 60,000 digits for training and one fixed draw of the 10,000 for test;
+gated networks 300-300, 40 latents. Some minutes an entry on 2 cores. A run that was stopped goes on where it was, and
+what the record holds already is not done again.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pyro_lvm as lvm
+from pyro_lvm import data, objectives, zoo
+
+ROOT = Path(__file__).parent.parent
+RECORD, PAGE = ROOT / "docs" / "mnist_table.json", ROOT / "docs" / "priors_and_posteriors.md"
+BEGIN, END = "<!-- mnist: begin -->", "<!-- mnist: end -->"
+REFERENCE = "vae"
+PRIORS = ["vae-mog", "vae-vamp", "vae-gtm", "vae-gtm-vamp", "vae-flow-prior", "vae-ar-prior", "vae-lars"]
+POSTERIORS = [
+    "vae-full-normal",
+    "vae-householder",
+    "vae-sylvester-o",
+    "vae-sylvester-h",
+    "vae-sylvester-t",
+    "vae-planar",
+    "vae-iaf",
+    "vae-vmf",
+    "vae-power-spherical",
+    "vae-auxiliary",
+    "vae-semi-amortised",
+    "vae-hmc",
+]
+NETWORKS: dict[str, Any] = {"latent_dim": 40, "hidden_features": (300, 300), "activation": "gated"}
+WARM_UP = 10  # epochs in which the divergence comes to its full weight, for all
+TRAINING: dict[str, Any] = {"batch_size": 128, "learning_rate": 5e-4}
+
+
+def measure(name: str, epochs: int, seed: int, particles: int, runs: Path) -> dict[str, Any]:
+    """Trains one entry, from where it was, and judges it on the test digits."""
+    dataset = data.load("mnist", binarise="dynamic")
+    model, guide, _ = zoo.build(name, dataset, seed=seed, **NETWORKS)
+    result = lvm.fit(
+        model,
+        guide,
+        dataset.train,
+        objective=objectives.ELBO(analytic_kl=True, beta=objectives.Linear(0.0, 1.0, WARM_UP)),
+        seed=seed,
+        epochs=epochs,
+        run_dir=runs / f"{name}-{seed}",
+        resume=(runs / f"{name}-{seed}").exists(),
+        **TRAINING,
+    )
+    start = time.perf_counter()
+    x = torch.as_tensor(dataset.test[:])
+    ll = lvm.log_likelihood(model, guide, x, particles, seed=0)
+    return {
+        "epochs": epochs,
+        "seed": seed,
+        "particles": particles,
+        "train": result.history["train"][-1],
+        "seconds": result.seconds,
+        "evaluation_seconds": time.perf_counter() - start,
+        "log_likelihood": float(ll.mean),
+        "monte_carlo_error": float(ll.mean_standard_error),
+        "share_of_high_khat": float((ll.khat > 0.7).double().mean()),
+        "of_data": [round(value, 3) for value in ll.tolist()],
+    }
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record as Markdown: differences are of the same digits, and their errors those of the mean difference."""
+    lines = [
+        "| entry | epochs | bound in training | test log-likelihood | against `vae` | k-hat above 0.7 | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    reference = torch.tensor(record[REFERENCE]["of_data"], dtype=torch.float64) if REFERENCE in record else None
+    for name in (REFERENCE, *PRIORS, *POSTERIORS):
+        if name not in record:
+            continue
+        row, values = record[name], torch.tensor(record[name]["of_data"], dtype=torch.float64)
+        against = "–"
+        if reference is not None and name != REFERENCE:
+            difference = values - reference
+            against = f"{difference.mean():+.2f} ± {difference.std() / math.sqrt(len(difference)):.2f}"
+        lines.append(
+            f"| `{name}` | {row['epochs']} | {row['train']:.2f} | {row['log_likelihood']:.2f} ± "
+            f"{values.std() / math.sqrt(len(values)):.2f} | {against} | {100 * row['share_of_high_khat']:.0f} % "
+            f"| {row['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures what is missing, and prints the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="entries; all where left out")
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--particles", type=int, default=1000)
+    parser.add_argument("--runs", type=Path, default=Path("runs/mnist"), help="folder for the runs")
+    parser.add_argument("--output", type=Path, default=RECORD, help="JSON file of all measurements")
+    parser.add_argument("--render", action="store_true", help="write the table into the docs")
+    options = parser.parse_args()
+    for name in options.names or (REFERENCE, *PRIORS, *POSTERIORS):
+        record = read(options.output)
+        if record.get(name, {}).get("epochs") == options.epochs:
+            continue
+        row = measure(name, options.epochs, options.seed, options.particles, options.runs)
+        # Read again: another process may be at work on other entries.
+        options.output.write_text(json.dumps(read(options.output) | {name: row}) + "\n")
+        print(f"{name}: {row['log_likelihood']:.2f}, {row['seconds']:.0f} s", flush=True)
+    text = table(read(options.output))
+    print(text)
+    if options.render:
+        before, rest = PAGE.read_text().split(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The record, by entry."""
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+if __name__ == "__main__":
+    main()
