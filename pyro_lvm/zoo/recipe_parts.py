@@ -1,7 +1,7 @@
 """What recipes are made of: parts that suit a data set, and settings for `fit`."""
 
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 from typing import Any, Literal
 
 import torch
@@ -75,8 +75,10 @@ class Networks:
     def made(self, prior: nn.Module, posterior: nn.Module, warm_up: float = 0.0) -> Made:
         """The autoencoder of a prior and a posterior, trained on the evidence lower bound, its β from 0 for a while."""
         model, guide = models.VAE(prior, self.decoder()), guides.Amortized(posterior)
-        beta = objectives.Linear(0.0, 1.0, warm_up) if warm_up else 1.0
-        return Made(model, guide, objectives.ELBO(analytic_kl=True, beta=beta), usual_training(self.dataset))
+        beta, training = objectives.Linear(0.0, 1.0, warm_up) if warm_up else 1.0, usual_training(self.dataset)
+        if "early_stopping" in training:  # until it is over, the bound that validation judges by may well fall
+            training["early_stopping"] += ceil(warm_up)
+        return Made(model, guide, objectives.ELBO(analytic_kl=True, beta=beta), training)
 
     def _from_datum(self, outputs: int, hidden_features: tuple[int, ...]) -> networks.MLP:
         centre, spread = data_range(self.dataset)
