@@ -67,7 +67,14 @@ def test_compiled_training_is_uncompiled_training(name: str, x: Tensor, no_compi
 
 
 @pytest.mark.parametrize(
-    ("name", "epochs"), [("Adam", 1), ("Adam", 4), ("schedule", 4), ("capacity", 1), ("early stopping", 3)]
+    ("name", "epochs"),
+    [
+        ("Adam", 1),
+        ("Adam", 4),
+        pytest.param("schedule", 4, marks=pytest.mark.slow),
+        ("capacity", 1),
+        pytest.param("early stopping", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_a_compiled_run_is_resumed_to_the_bit(name: str, epochs: int, x: Tensor, tmp_path: Path, no_compiler: None):
     settings = USUAL | {"validation": x[:20], "compile": True} | SETTINGS[name]

@@ -392,7 +392,8 @@ def test_training_is_the_same_compiled(name: str, no_compiler: None) -> None:
     compare_compiled(name, objectives.ELBO(2))
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "planar")) for n in FLOWS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FLOWS)
 def test_training_with_inversions_is_the_same_compiled(name: str, no_compiler: None) -> None:
     compare_compiled(name, objectives.IWAE(2, gradient="dreg"))
 

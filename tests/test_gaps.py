@@ -129,6 +129,7 @@ class Factorised(nn.Module):
             pyro.sample("z_1", dist.Normal(torch.zeros(len(x), 3), 0.5).to_event(1))
 
 
+@pytest.mark.slow
 def test_two_layers_are_one_posterior() -> None:
     model = Hierarchy()
     x = model.sample(4)

@@ -128,6 +128,7 @@ def test_analytic_divergence_equals_pyros_mean_field(model: models.Probabilistic
     assert ours == pytest.approx(TraceMeanField_ELBO().loss(model, pyro_guide, x), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_particles_one_after_another_give_the_same_bound(model: models.ProbabilisticPCA, x: Tensor) -> None:
     guide = LooseGuide(model)
     for cls in (objectives.ELBO, objectives.IWAE):
@@ -281,7 +282,7 @@ def test_score_gradient_of_elbo_equals_the_enumerated_one(K: int) -> None:
     assert (exact_gradient.abs() > 8 * error).any(), "zero must be told from the truth"
 
 
-@pytest.mark.parametrize("K", [1, 2, 3])
+@pytest.mark.parametrize("K", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_score_gradient_of_iwae_equals_the_enumerated_one(K: int) -> None:
     coin, x = Coin(), torch.tensor([0.5, -1.0, 0.2])
     log_w, log_q = coin.log_weights(x)

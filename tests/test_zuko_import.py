@@ -33,7 +33,9 @@ print(Distribution._validate_args and dist.is_validation_enabled(), wrong, sep="
     assert python(code, tmp_path) == "True2"
 
 
-@pytest.mark.parametrize("first", ["import zuko", "Distribution.set_default_validate_args(False)"])
+@pytest.mark.parametrize(
+    "first", ["import zuko", pytest.param("Distribution.set_default_validate_args(False)", marks=pytest.mark.slow)]
+)
 def test_who_had_it_off_keeps_it_off(first: str, tmp_path: Path) -> None:
     code = f"{first}\nimport pyro_lvm.transforms.zuko_transforms\nprint(Distribution._validate_args)"
     assert python(code, tmp_path) == "False"

@@ -57,6 +57,7 @@ assert not declare_missing_operators()
     python(code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["torchvision", "pyro_lvm.data.arrays"])
 def test_imports_are_lazy(module: str) -> None:
     loaded = python(f"import sys, pyro_lvm.data; print({module!r} in sys.modules)")

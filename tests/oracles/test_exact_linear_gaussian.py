@@ -216,6 +216,7 @@ def test_flooring_the_noise_is_the_constrained_maximum() -> None:
             estimator(2, noise_floor=0.0).fit(x)
 
 
+@pytest.mark.slow
 def test_twenty_thousand_features_need_no_square_matrix() -> None:
     features = 20_000  # a D × D matrix would take 3.2 GB and a decomposition of hours
     x = torch.randn(40, features)
