@@ -21,7 +21,7 @@ def vae_mog(
     latent_dim: int = 16,
     hidden_features: tuple[int, ...] = (256, 256),
     activation: Activation = "tanh",
-    warm_up: float = 100.0,
+    warm_up: float = 50.0,
     components: int = 50,
 ) -> Made:
     """An autoencoder whose prior is a mixture of Gaussians with learned means, scales and weights.
@@ -90,7 +90,7 @@ def vae_gtm(
     latent_dim: int = 16,
     hidden_features: tuple[int, ...] = (256, 256),
     activation: Activation = "tanh",
-    warm_up: float = 100.0,
+    warm_up: float = 50.0,
     grid_dim: int = 2,
     points: int = 10,
 ) -> Made:
@@ -124,7 +124,7 @@ def vae_gtm_vamp(
     latent_dim: int = 16,
     hidden_features: tuple[int, ...] = (256, 256),
     activation: Activation = "tanh",
-    warm_up: float = 100.0,
+    warm_up: float = 50.0,
     grid_dim: int = 2,
     points: int = 10,
 ) -> Made:
@@ -160,7 +160,7 @@ def vae_flow_prior(
     latent_dim: int = 16,
     hidden_features: tuple[int, ...] = (256, 256),
     activation: Activation = "tanh",
-    warm_up: float = 100.0,
+    warm_up: float = 50.0,
     flow: Literal["real_nvp", "neural_spline", "masked_autoregressive"] = "real_nvp",
     transforms: int = 4,
 ) -> Made:
@@ -194,7 +194,7 @@ def vae_ar_prior(
     latent_dim: int = 16,
     hidden_features: tuple[int, ...] = (256, 256),
     activation: Activation = "tanh",
-    warm_up: float = 100.0,
+    warm_up: float = 50.0,
     components: int = 5,
 ) -> Made:
     """An autoencoder whose prior gives every latent dimension a mixture of normals given those before it.
@@ -226,7 +226,7 @@ def vae_lars(
     latent_dim: int = 16,
     hidden_features: tuple[int, ...] = (256, 256),
     activation: Activation = "tanh",
-    warm_up: float = 100.0,
+    warm_up: float = 50.0,
     truncation: int = 100,
 ) -> Made:
     """An autoencoder whose prior draws from a standard normal until a learned network accepts.
