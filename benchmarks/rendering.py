@@ -2,7 +2,7 @@
 
     python -m benchmarks.rendering
 
-between its two markers; all else in the page is written by hand.
+between its two marks; all else in the page is written by hand.
 """
 
 import json
@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.marks import fill
 from benchmarks.results import Bar, Result, Row, number
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+MARK = "results"
 
 Records = dict[str, dict[str, Any]]  # benchmark -> machine, seconds, result
 
@@ -22,13 +23,6 @@ Records = dict[str, dict[str, Any]]  # benchmark -> machine, seconds, result
 def read(path: Path = RESULTS) -> Records:
     """The recorded results; none where there is no file."""
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def render(records: Records, page: str) -> str:
-    """The page with the results between its markers."""
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{results(records)}\n{END}{after}"
 
 
 def results(records: Records) -> str:
@@ -86,7 +80,7 @@ def _cell(value: Any) -> str:
 
 
 def main() -> None:
-    PAGE.write_text(render(read(), PAGE.read_text()))
+    fill(PAGE, MARK, results(read()))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from benchmarks.marks import fill
 from pyro_lvm import zoo
 
 ROOT = Path(__file__).parent.parent
@@ -25,13 +26,6 @@ def main() -> None:
     fill(DOCS / "zoo.md", "table", "\n".join(measured(names, runs, compiled)))
     fill(DOCS / "zoo.md", "entries", "\n\n".join(section(name, compiled) for name in names))
     fill(ROOT / "README.md", "zoo", "\n".join(overview(names, runs)))
-
-
-def fill(page: Path, mark: str, text: str) -> None:
-    """Replaces what stands between two marks."""
-    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
-    before, rest = page.read_text().split(begin)
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}")
 
 
 def measured(names: list[str], runs: dict[str, Any], compiled: dict[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import rendering
+from benchmarks import marks, rendering
 from benchmarks.contenders import ours
 from benchmarks.contenders.contender import Contender
 from benchmarks.contenders.hand_written import HandWritten, HandWrittenTraining
@@ -167,19 +167,21 @@ def test_rendering_puts_tables_between_the_markers_and_nowhere_else():
     machine = {"processor": "P", "instructions": "I", "cores": 2, "threads": 2, "system": "S"}
     machine |= {"python": "3", "torch": "2", "date": "today"}
     record = {"machine": machine, "seconds": 1, "result": Result("title", rows, [bar], ["note"]).as_json()}
-    page = f"before\n{rendering.BEGIN}\nold\n{rendering.END}\nafter\n"
-    rendered = rendering.render({"name": record}, page)
-    assert rendered.startswith(f"before\n{rendering.BEGIN}\n")
-    assert rendered.endswith(f"{rendering.END}\nafter\n")
+    begin, end = "<!-- results: begin -->", "<!-- results: end -->"
+    page = f"before\n{begin}\nold\n{end}\nafter\n"
+    text = rendering.results({"name": record})
+    rendered = marks.filled(page, rendering.MARK, text)
+    assert rendered.startswith(f"before\n{begin}\n")
+    assert rendered.endswith(f"{end}\nafter\n")
     assert "old" not in rendered
     assert "`name`: P (I), 2 cores, 2 threads, S; python 3, torch 2; today.\n" in rendered
     assert "| speed-up | ≥ 2.5 | 2.00 (1.00 – 3.00) | **not met** |" in rendered
     assert "| ours | 12.3 |  |\n| peer | 0.200 (0.100 – 1,234) | 5.00 |" in rendered
-    assert rendering.render({"name": record}, rendered) == rendered
+    assert marks.filled(rendered, rendering.MARK, text) == rendered
 
 
 def test_page_shows_what_is_recorded():
     records, page = rendering.read(), rendering.PAGE.read_text()
     if not records:
         pytest.skip("nothing is recorded yet")
-    assert rendering.render(records, page) == page
+    assert marks.filled(page, rendering.MARK, rendering.results(records)) == page
