@@ -6,13 +6,13 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from pyro_lvm.capture import being_captured
 from pyro_lvm.configuration import Part
+from pyro_lvm.posteriors.scales import positive
 from pyro_lvm.programs import data_plate
+from pyro_lvm.sizes import check_sizes, checked_shape
 
-_MINIMUM_SCALE = 1e-4  # as that of encoders
 _ODD = 0x1E3779B97F4A7C15  # spreads the bits of a number
 
 
@@ -56,10 +56,10 @@ class Local(Part):
 
     def __init__(self, num_data: int, data_shape: int | Sequence[int], latent_dim: int) -> None:
         super().__init__()
-        shape = (data_shape,) if isinstance(data_shape, int) else tuple(data_shape)
-        for name, sizes in (("num_data", (num_data,)), ("data_shape", shape), ("latent_dim", (latent_dim,))):
-            if not sizes or min(sizes) < 1:
-                raise ValueError(f"'{name}' must hold sizes of at least 1, not {sizes}.")
+        check_sizes(num_data=num_data, latent_dim=latent_dim)
+        shape = checked_shape(data_shape, "data_shape")
+        if not shape:
+            raise ValueError("'data_shape' must hold at least one size, not (): a datum is known by its values.")
         self.loc = nn.Parameter(torch.zeros(num_data, latent_dim))
         self.raw_scale = nn.Parameter(torch.full((num_data, latent_dim), 0.5413))  # softplus gives 1
         self.register_buffer("data", torch.full((num_data, *shape), torch.nan))
@@ -128,6 +128,6 @@ class Local(Part):
             self._check(known)
         # In a captured step no value can be looked at: there a datum that is not known makes the loss NaN.
         loc = torch.where(known.unsqueeze(-1), self.loc[rows], torch.nan)
-        scale = softplus(self.raw_scale[rows]) + _MINIMUM_SCALE
+        scale = positive(self.raw_scale[rows])
         with data_plate(x, size):
             return pyro.sample("z", dist.Normal(loc, scale).to_event(1))  # (B, M)

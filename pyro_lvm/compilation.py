@@ -10,7 +10,7 @@ from pyro_lvm.capture import ProductChoices, Replayer, plain_attributes, same_bu
 from pyro_lvm.objectives import Objective
 from pyro_lvm.programs import Pair, pair, parameters_of, tensors_of
 
-__all__ = ["CompiledLoss", "CompiledObjective", "compile"]
+__all__ = ["CompiledLoss", "CompiledObjective", "check_compile", "compile"]
 
 Gradients = Sequence[Tensor | None]
 
@@ -59,10 +59,9 @@ class CompiledLoss:
             count = len(self._names)
             self._objective.state = dict(zip(self._names, results[:count], strict=True))
             results = results[count:]
-        if len(results) == len(self._used):
-            return loss, results
         gradients = iter(results)
-        return loss, [next(gradients) if used else None for used in self._used]
+        of_all = [next(gradients) if used else None for used in self._used]
+        return loss, [_laid_out_as(p, g) for p, g in zip(self._parameters, of_all, strict=True)]
 
     @property
     def failure(self) -> str | None:
@@ -125,7 +124,8 @@ class CompiledObjective:
         model, guide: the pair, zoo or your own.
 
     Raises:
-        ValueError: for an objective without a `differentiable_loss`.
+        ValueError: for an objective without a `differentiable_loss`, and, when it is called, for a pair that has no
+            parameter to train.
 
     References:
         Ansel et al. (2024), PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode Transformation and Graph
@@ -189,6 +189,12 @@ class CompiledObjective:
         return loss
 
 
+def check_compile(compile: object) -> None:
+    """Refuses another word than `fit` and `log_likelihood` know for whether to compile."""
+    if compile != "auto" and not isinstance(compile, bool):
+        raise ValueError(f"'compile' must be 'auto', True or False, not {compile!r}.")
+
+
 def compile(objective: Any, model: Callable[..., Any], guide: Callable[..., Any]) -> CompiledObjective:
     """Compiles an objective for a pair, for training loops of your own; `fit` does so by itself.
 
@@ -209,6 +215,16 @@ def compile(objective: Any, model: Callable[..., Any], guide: Callable[..., Any]
         True
     """
     return CompiledObjective(objective, model, guide)
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
+    """The gradient with its numbers in memory in the order of the parameter's, which fused optimisers take for granted.
+
+    `backward` sees to that by itself. A convolution of maps with their channels last gives another order.
+    """
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 class _WithGradient(torch.autograd.Function):

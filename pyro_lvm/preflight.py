@@ -7,6 +7,7 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.distributions.constraints import sphere
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_lvm.data.arrays import as_split
@@ -88,10 +89,9 @@ def check_pair(
         except (RuntimeError, IndexError) as error:
             raise DataError(_does_not_fit(batch, name, error)) from error
         except ValueError as error:
-            if "\n" not in str(error):
+            if _first_line(error) == str(error):
                 raise
-            # Pyro adds the shapes of the whole trace to whatever a program raises; the sentence is the first line.
-            raise ValueError(str(error).splitlines()[0]) from error
+            raise ValueError(_first_line(error)) from error
 
 
 def _support(programs: Pair, batch: Tensor) -> tuple[str, Any, int] | None:
@@ -99,10 +99,13 @@ def _support(programs: Pair, batch: Tensor) -> tuple[str, Any, int] | None:
     model, guide = programs
     posterior = None if guide is None else poutine.trace(guide).get_trace(batch)
     drawn = model if posterior is None else poutine.replay(model, trace=posterior)
-    trace = poutine.trace(drawn).get_trace(batch)
-    if posterior is not None:
-        _check_measures(trace.nodes, posterior.nodes)
-    for name, site in trace.nodes.items():
+    with poutine.trace() as tracer:
+        try:
+            drawn(batch)
+        finally:  # where the model fails, latents that are not its own are the likeliest reason
+            if posterior is not None:
+                _check_latents(tracer.trace.nodes, posterior.nodes)
+    for name, site in tracer.trace.nodes.items():
         if site["type"] == "sample" and site["is_observed"] and site["value"] is batch:
             fn: Any = site["fn"]
             shape = fn.batch_shape + fn.event_shape
@@ -112,30 +115,41 @@ def _support(programs: Pair, batch: Tensor) -> tuple[str, Any, int] | None:
                     f"the data have shape {tuple(batch.shape[1:])} each, but the likelihood '{name}' gives "
                     f"{tuple(fn.event_shape)}: build the model for the data's shape, or reshape the data."
                 )
-            support = _innermost(fn.support)
-            return name, support, support.event_dim
+            support = _support_of(fn)
+            return None if support is None else (name, support, support.event_dim)
     return None
 
 
-def _innermost(support: Any) -> Any:
-    """The support without what makes several dimensions or components of it."""
+def _support_of(fn: Any) -> Any:
+    """Its support without what makes several dimensions or components of it; None where it states none."""
+    try:
+        support = fn.support
+    except (AttributeError, NotImplementedError):
+        return None
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support
 
 
-def _check_measures(model: dict[str, Any], guide: dict[str, Any]) -> None:
-    """A density over a sphere and one over the space around it are no ratio, though each has a value for every draw."""
+def _check_latents(model: dict[str, Any], guide: dict[str, Any]) -> None:
+    """Guide and model have to have densities of the same thing, for their ratio to mean one."""
     for name, site in guide.items():
-        if site["type"] != "sample" or name not in model or model[name]["type"] != "sample":
+        if site["type"] != "sample" or name not in model or model[name]["type"] != "sample" or site_is_subsample(site):
             continue
-        spheres = [_innermost(getattr(of["fn"], "support", None)) is sphere for of in (site, model[name])]
+        # One over a sphere and one over the space around it are no ratio, though each has a value for every draw.
+        spheres = [_support_of(of["fn"]) is sphere for of in (site, model[name])]
         if spheres[0] != spheres[1]:
             where = ("the unit sphere", "all of space")
             raise ValueError(
                 f"the guide's density of '{name}' is over {where[spheres[1]]}, but the model's is over "
                 f"{where[spheres[0]]}: the two cannot be compared. On the sphere use "
                 "priors.HypersphericalUniform with posteriors.VonMisesFisher or PowerSpherical."
+            )
+        shapes = [tuple(of["fn"].event_shape) for of in (site, model[name])]
+        if len(shapes[0]) == len(shapes[1]) and shapes[0] != shapes[1]:
+            raise ValueError(
+                f"the guide's latent '{name}' has shape {shapes[0]}, but the model's has {shapes[1]}: build posterior, "
+                "prior and decoder for the same one."
             )
 
 
@@ -178,5 +192,10 @@ def _words(constraint: Any) -> str:
 def _does_not_fit(batch: Tensor, name: str, error: Exception) -> str:
     return (
         f"'{name}', of shape {tuple(batch.shape[1:])} and type {batch.dtype} each, does not go through the programs: "
-        f"{str(error).splitlines()[0]}"
+        f"{_first_line(error)}"
     )
+
+
+def _first_line(error: Exception) -> str:
+    """What it says: the rest is what Pyro adds to whatever a program raises, the shapes of the whole trace."""
+    return str(error).partition("\n")[0] or f"{type(error).__name__} without a message"

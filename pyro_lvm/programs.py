@@ -196,8 +196,15 @@ def pair(model: Callable[..., Any], guide: Callable[..., Any]) -> tuple[Program,
 
 
 def parameters_of(programs: Pair) -> list[nn.Parameter]:
-    """What of a pair is trained, each once."""
-    return _once(p for program in programs if program is not None for p in program.parameters() if p.requires_grad)
+    """What of a pair is trained, each once.
+
+    Raises:
+        ValueError: where nothing is.
+    """
+    found = _once(p for program in programs if program is not None for p in program.parameters() if p.requires_grad)
+    if not found:
+        raise ValueError("neither 'model' nor 'guide' has a parameter to train.")
+    return found
 
 
 def tensors_of(programs: Pair) -> list[Tensor]:

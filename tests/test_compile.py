@@ -289,6 +289,12 @@ def test_an_objective_without_a_differentiable_loss_is_refused():
         lvm.compile(object(), *vae())
 
 
+def test_a_pair_without_parameters_is_refused():
+    model, guide = (program.requires_grad_(False).eval() for program in vae())
+    with pytest.raises(ValueError, match="neither 'model' nor 'guide' has a parameter to train"):
+        lvm.compile(objectives.ELBO(), model, guide)(batches(1)[0])
+
+
 # Matrix products
 
 

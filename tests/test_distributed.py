@@ -1,5 +1,6 @@
 """Several processes: the same training as one, one writer, and an end together whatever happens to one of them."""
 
+import logging
 import os
 import re
 import signal
@@ -214,7 +215,9 @@ def test_an_objective_that_looks_at_the_whole_batch_is_not_captured(
 def test_a_bound_of_data_alone_is_captured(x: Tensor, caplog: pytest.LogCaptureFixture, no_compiler: None) -> None:
     pairs = [vae(), vae()]
     settings: dict[str, Any] = {"epochs": 6, "batch_size": 32}
-    results = [lvm.fit(*pair, x, devices=n, compile=n == 2, **settings) for n, pair in enumerate(pairs, start=1)]
+    with caplog.at_level(logging.INFO, logger="pyro_lvm"):
+        results = [lvm.fit(*pair, x, devices=n, compile=n == 2, **settings) for n, pair in enumerate(pairs, start=1)]
+    assert "compiled the loss" in caplog.text
     assert "not compiled" not in caplog.text
     assert results[1].history["train"] == pytest.approx(results[0].history["train"], rel=0.05)  # with other draws
 

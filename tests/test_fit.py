@@ -572,6 +572,52 @@ def test_shapes_that_do_not_fit_are_refused_in_one_line(x: Tensor) -> None:
         lvm.fit(*ppca(), x, validation=wide, batch_size=20)
 
 
+@pytest.mark.parametrize("decoded", [M, M + 1])
+def test_a_latent_of_another_shape_than_its_prior_is_named(decoded: int, x: Tensor) -> None:
+    """Whether the decoder fails, being built for the prior's latents, or takes those that the guide draws."""
+    _, guide = vae()
+    model = models.VAE(priors.StandardNormal(M + 1), likelihoods.Normal(networks.MLP(decoded, D, (8,))))
+    says = r"the guide's latent 'z' has shape \(2,\), but the model's has \(3,\)"
+    with pytest.raises(ValueError, match=says):
+        lvm.fit(model, guide, x, batch_size=20)
+    with pytest.raises(ValueError, match=says):
+        lvm.log_likelihood(model, guide, x, 10)
+
+
+class Unsupported(dist.Normal):
+    """A normal that does not say where it has its mass."""
+
+    support = property(lambda self: torch.distributions.Distribution.support.fget(self))  # raises NotImplementedError
+
+
+def test_a_distribution_that_states_no_support_is_taken_as_it_is(x: Tensor) -> None:
+    class Encoder(nn.Module):
+        def __init__(self, features: int, outputs: int) -> None:
+            super().__init__()
+            self.net = nn.Linear(features, outputs)
+
+        def forward(self, x: Tensor) -> Any:
+            return Unsupported(self.net(x), torch.ones(()), validate_args=False).to_event(1)
+
+    with pytest.raises(NotImplementedError):
+        _ = Encoder(D, M)(x).support
+    torch.manual_seed(0)
+    model, guide = models.VAE(priors.StandardNormal(M), Encoder(M, D)), guides.Amortized(Encoder(D, M))
+    result = lvm.fit(model, guide, x, epochs=1, batch_size=20)
+    assert result.history.columns.count("bits_per_dimension") == 0  # nor is it taken for discrete data
+
+
+@pytest.mark.parametrize("error", [ValueError(), RuntimeError(), IndexError(), NotImplementedError()])
+def test_an_error_without_a_message_is_told_by_its_kind(error: Exception, x: Tensor) -> None:
+    class Failing(nn.Module):
+        def forward(self, z: Tensor) -> Any:
+            raise error
+
+    for pair in ((models.VAE(priors.StandardNormal(M), Failing()), vae()[1]), (vae()[0], guides.Amortized(Failing()))):
+        with pytest.raises(ValueError, match=r"Error without a message$"):
+            lvm.fit(*pair, x, batch_size=20)
+
+
 @pytest.mark.parametrize(
     ("settings", "match"),
     [

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -13,6 +14,7 @@ from torch.distributions import kl_divergence
 import pyro_lvm as lvm
 from pyro_lvm import distributions, guides, likelihoods, models, networks, posteriors, priors
 from pyro_lvm.programs import data_plate, pair
+from pyro_lvm.sizes import check_sizes, checked_shape
 
 # Programs
 
@@ -101,6 +103,22 @@ def test_bare_parameters_of_one_name_are_shared_by_a_pair_and_by_no_other() -> N
     assert pair(lambda x: None, stranger)[1](torch.zeros(1)) == 3.0
 
 
+# Sizes
+
+
+def test_sizes_are_whole_and_positive_and_a_number_is_the_shape_of_a_vector() -> None:
+    assert checked_shape(3, "shape") == (3,)
+    assert checked_shape(torch.Size([2, 3]), "shape") == checked_shape([2, 3], "shape") == (2, 3)
+    check_sizes(one=1, array=np.int64(2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^'b' must be at least 1, not 0\.$"):
+        check_sizes(a=1, b=0)
+    with pytest.raises(ValueError, match=r"^'a' must be a whole number, not 2\.0\.$"):
+        check_sizes(a=2.0)  # type: ignore[arg-type]
+    for wrong in ((2, 0), (2, -1), (2.0,), None):
+        with pytest.raises(ValueError, match=r"^'shape' must hold sizes, whole numbers of at least 1, not \("):
+            checked_shape(wrong, "shape")  # type: ignore[arg-type]
+
+
 # Networks
 
 
@@ -116,8 +134,15 @@ def test_mlp_takes_leading_dimensions_and_rescales() -> None:
     torch.testing.assert_close(half(shifted), half.layers(torch.tensor([[-2.0, -1.0, 5.0]])))
     with pytest.raises(ValueError, match=r"takes inputs of shape \(..., 2, 3\), but was given \(3, 2\)"):
         net(torch.zeros(3, 2))
-    for kw in ({"in_shape": 0}, {"out_shape": (3, 0)}, {"hidden_features": (0,)}, {"spread": 0.0}):
-        with pytest.raises(ValueError, match=next(iter(kw))):
+    for kw in (
+        {"in_shape": 0},
+        {"out_shape": (3, 0)},
+        {"hidden_features": (0,)},
+        {"spread": 0.0},
+        {"rescaled": 9},
+        {"rescaled": -1},
+    ):
+        with pytest.raises(ValueError, match=f"'{next(iter(kw))}'"):
             networks.MLP(**{"in_shape": 2, "out_shape": 2, **kw})  # type: ignore[arg-type]
 
 

@@ -462,7 +462,7 @@ def test_bias_of_the_resampled_prior_in_training_is_as_stated() -> None:
         (lambda: priors.Autoregressive(2, components=0), "'components' .* at least 1, not 0"),
         (lambda: priors.Resampled(0), "'latent_dim' .* at least 1, not 0"),
         (lambda: priors.Resampled(2, truncation=0), "'truncation' .* at least 1, not 0"),
-        (lambda: networks.made.MADE(0), "'features', .* at least 1"),
+        (lambda: networks.made.MADE(0), "'features' must be at least 1, not 0"),
     ],
 )  # fmt: skip
 def test_bad_settings_are_named(make: Callable[[], Any], message: str) -> None:

@@ -25,6 +25,8 @@ from pyro_lvm.transforms import (
 )
 from pyro_lvm.transforms.tanh_equation import solve_tanh
 
+Q, EYE, ZERO = torch.eye(3)[:, :2], torch.eye(2), torch.zeros(2)
+
 Numbers = tuple[Tensor, ...]
 Family = tuple[Callable[..., Numbers], Callable[..., Bijection]]
 
@@ -319,6 +321,23 @@ def test_zeros_stay_zeros() -> None:
 
 
 # Sylvester and planar
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: HouseholderTransform(torch.ones(3)), r"'v' must have shape \(..., T, M\), .* not \(3,\)"),
+        (lambda: orthogonal_matrix(torch.ones(3)), r"'v' must have shape \(..., T, M\), .* not \(3,\)"),
+        (lambda: SylvesterTransform(torch.ones(3), EYE, EYE, ZERO), r"'q' must have shape \(..., M, M'\), not \(3,\)"),
+        (lambda: SylvesterTransform(Q, torch.eye(3), EYE, ZERO), r"'r' must be \(..., 2, 2\), .* not \(3, 3\)"),
+        (lambda: SylvesterTransform(Q, EYE, torch.ones(2), ZERO), r"'r_tilde' must be \(..., 2, 2\), .* not \(2,\)"),
+        (lambda: SylvesterTransform(Q, EYE, EYE, torch.zeros(3)), r"'bias' must be \(..., 2\), .* not \(3,\)"),
+        (lambda: SylvesterTransform(Q, EYE, EYE, torch.tensor(0.0)), r"'bias' must be \(..., 2\), .* not \(\)"),
+    ],
+)
+def test_sizes_that_do_not_match_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_sylvester_is_its_formula_and_wider_than_the_space_it_is_none() -> None:

@@ -10,6 +10,7 @@ from pyro_lvm import distributions
 from pyro_lvm.configuration import Part
 from pyro_lvm.likelihoods.discretized_logistic import logistic_scale
 from pyro_lvm.likelihoods.shapes import checked, checked_levels, shaped
+from pyro_lvm.sizes import check_sizes
 
 
 class DiscretizedLogisticMixture(Part):
@@ -40,8 +41,7 @@ class DiscretizedLogisticMixture(Part):
 
     def __init__(self, net: nn.Module, levels: int, components: int, shape: Sequence[int] | None = None) -> None:
         super().__init__()
-        if components < 1:
-            raise ValueError(f"'components' is the number of logistic variables and must be at least 1: {components}.")
+        check_sizes(components=components)
         self.net, self.levels, self.components = net, checked_levels(levels), components
         self.shape = checked(shape)
 

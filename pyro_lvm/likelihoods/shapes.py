@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from pyro_lvm.sizes import checked_shape
+
 
 def checked(shape: Sequence[int] | None) -> tuple[int, ...] | None:
     """The shape, if it is one."""
-    if shape is not None and any(size < 1 for size in shape):
-        raise ValueError(f"'shape' must hold sizes of at least 1, not {tuple(shape)}.")
-    return None if shape is None else tuple(shape)
+    return None if shape is None else checked_shape(shape, "shape")
 
 
 def shaped(out: Tensor, z: Tensor, shape: tuple[int, ...] | None, last: tuple[int, ...]) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from pyro_lvm.configuration import Part
+from pyro_lvm.sizes import check_sizes
 
 
 @final
@@ -49,9 +50,7 @@ class MADE(Part):
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        sizes = (features, outputs, *hidden_features)
-        if any(size < 1 for size in sizes):
-            raise ValueError(f"'features', 'outputs' and 'hidden_features' must be at least 1, not {sizes}.")
+        check_sizes(features=features, outputs=outputs, hidden_features=min(hidden_features, default=1))
         self.features = features
         degrees = [torch.arange(1, features + 1)]
         # In turn, so that every width has units of every degree, as evenly as can be.

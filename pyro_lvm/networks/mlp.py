@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_lvm.configuration import Part
+from pyro_lvm.sizes import checked_shape
 
 
 class MLP(Part):
@@ -31,7 +32,8 @@ class MLP(Part):
         Dauphin et al. (2017), Language Modeling with Gated Convolutional Networks.
 
     Raises:
-        ValueError: where a width is not positive, `spread` is not positive, or the input is of another shape.
+        ValueError: where a size is less than 1, `spread` is not positive, `rescaled` is negative or more than there are
+            values, or the input is of another shape.
 
     Example:
         >>> import torch
@@ -52,11 +54,14 @@ class MLP(Part):
         rescaled: int | None = None,
     ) -> None:
         super().__init__()
-        self.in_shape, self.out_shape = _shape(in_shape, "in_shape"), _shape(out_shape, "out_shape")
+        self.in_shape, self.out_shape = checked_shape(in_shape, "in_shape"), checked_shape(out_shape, "out_shape")
         if not spread > 0:
             raise ValueError(f"'spread' divides the input and must be positive, not {spread}.")
+        features = prod(self.in_shape)
+        if rescaled is not None and rescaled not in range(features + 1):
+            raise ValueError(f"'rescaled' counts values of an input, which has {features}, and cannot be {rescaled}.")
         self.centre, self.spread, self.rescaled = centre, spread, rescaled
-        widths = [prod(self.in_shape), *_shape(hidden_features, "hidden_features"), prod(self.out_shape)]
+        widths = [features, *checked_shape(hidden_features, "hidden_features"), prod(self.out_shape)]
         layers: list[nn.Module] = []
         gates = 2 if activation is nn.GLU else 1  # it halves its input: one half is what the other lets through
         for wide, narrow in pairwise(widths[:-1]):
@@ -76,18 +81,12 @@ class MLP(Part):
         if h.dtype != dtype and not torch.is_autocast_enabled(h.device.type):
             h = h.to(dtype)
         if (self.centre, self.spread) != (0.0, 1.0):
-            scaled = (h - self.centre) / self.spread
-            h = (
-                scaled
-                if self.rescaled is None
-                else torch.cat([scaled[..., : self.rescaled], h[..., self.rescaled :]], -1)
-            )
+            h = self._rescaled(h)
         h = self.layers(h)
         return h.reshape(*h.shape[:-1], *self.out_shape)
 
-
-def _shape(shape: int | Sequence[int], name: str) -> tuple[int, ...]:
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    if any(size < 1 for size in sizes):
-        raise ValueError(f"'{name}' must hold sizes of at least 1, not {sizes}.")
-    return sizes
+    def _rescaled(self, h: Tensor) -> Tensor:
+        if self.rescaled is None:
+            return (h - self.centre) / self.spread
+        first, rest = h.tensor_split((self.rescaled,), dim=-1)
+        return torch.cat([(first - self.centre) / self.spread, rest], dim=-1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pyro_lvm.configuration import Part
 from pyro_lvm.posteriors.scales import positive
+from pyro_lvm.sizes import check_sizes
 from pyro_lvm.transforms import Bijection
 
 # What the start of a head's weights is multiplied by where they bend the diagonal normal that training starts from.
@@ -27,7 +28,7 @@ class Headed(Part, ABC):
 
     def __init__(self, net: nn.Module, features: int, latent_dim: int, numbers: int) -> None:
         super().__init__()
-        check_at_least_one(features=features, latent_dim=latent_dim)
+        check_sizes(features=features, latent_dim=latent_dim)
         self.net, self.features, self.latent_dim = net, features, latent_dim
         self.head = nn.Linear(features, 2 * latent_dim + numbers)
         with torch.no_grad():
@@ -53,10 +54,3 @@ class Headed(Part, ABC):
 def flow(mu: Tensor, sigma: Tensor, bijections: list[Bijection]) -> TorchDistribution:
     """The diagonal normal after some bijections."""
     return dist.TransformedDistribution(dist.Normal(mu, sigma).to_event(1), bijections)
-
-
-def check_at_least_one(**sizes: int) -> None:
-    """Raises ValueError for a size below 1, by its name."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"'{name}' must be at least 1, not {size}.")

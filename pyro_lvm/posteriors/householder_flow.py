@@ -4,7 +4,8 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_lvm.posteriors.heads import Headed, check_at_least_one, flow
+from pyro_lvm.posteriors.heads import Headed, flow
+from pyro_lvm.sizes import check_sizes
 from pyro_lvm.transforms import HouseholderTransform
 
 
@@ -34,7 +35,7 @@ class HouseholderFlow(Headed):
     """
 
     def __init__(self, net: nn.Module, features: int, latent_dim: int, reflections: int) -> None:
-        check_at_least_one(reflections=reflections)
+        check_sizes(reflections=reflections)
         super().__init__(net, features, latent_dim, 0)
         self.first = nn.Linear(features, latent_dim)
         others = [nn.Linear(latent_dim, latent_dim) for _ in range(reflections - 1)]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_lvm.posteriors.heads import Headed, check_at_least_one, flow
+from pyro_lvm.posteriors.heads import Headed, flow
+from pyro_lvm.sizes import check_sizes
 from pyro_lvm.transforms import AutoregressiveTransform, autoregressive
 
 
@@ -49,7 +50,7 @@ class InverseAutoregressive(Headed):
         hidden_features: Sequence[int] = (64, 64),
         context: int = 16,
     ) -> None:
-        check_at_least_one(flows=flows, context=context, hidden_features=min(hidden_features, default=1))
+        check_sizes(flows=flows, context=context, hidden_features=min(hidden_features, default=1))
         super().__init__(net, features, latent_dim, 0)
         self.context = nn.Linear(features, context)
         self.flows = nn.ModuleList(

@@ -3,7 +3,8 @@
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_lvm.posteriors.heads import Headed, check_at_least_one, flow
+from pyro_lvm.posteriors.heads import Headed, flow
+from pyro_lvm.sizes import check_sizes
 from pyro_lvm.transforms import PlanarTransform
 
 
@@ -32,7 +33,7 @@ class PlanarFlow(Headed):
     """
 
     def __init__(self, net: nn.Module, features: int, latent_dim: int, flows: int) -> None:
-        check_at_least_one(flows=flows)
+        check_sizes(flows=flows)
         super().__init__(net, features, latent_dim, flows * (2 * latent_dim + 1))
         self.flows = flows
 

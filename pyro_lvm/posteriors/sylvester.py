@@ -6,7 +6,8 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_lvm.posteriors.heads import Headed, check_at_least_one, flow
+from pyro_lvm.posteriors.heads import Headed, flow
+from pyro_lvm.sizes import check_sizes
 from pyro_lvm.transforms import SylvesterTransform, orthogonal_matrix, orthonormal
 
 # Keeps 1 + h' r r̃ away from 0 where tanh has reached 1 in floating point.
@@ -26,7 +27,7 @@ class Sylvester(Headed, ABC):
     def __init__(
         self, net: nn.Module, features: int, latent_dim: int, flows: int, width: int, numbers: int = 0
     ) -> None:
-        check_at_least_one(flows=flows)
+        check_sizes(flows=flows)
         self.flows, self.width = flows, width
         super().__init__(net, features, latent_dim, flows * width * (width + 3) + numbers)
 
@@ -121,7 +122,7 @@ class HouseholderSylvester(Sylvester):
     """
 
     def __init__(self, net: nn.Module, features: int, latent_dim: int, flows: int, reflections: int) -> None:
-        check_at_least_one(reflections=reflections)
+        check_sizes(reflections=reflections)
         super().__init__(net, features, latent_dim, flows, latent_dim, numbers=flows * reflections * latent_dim)
         self.reflections = reflections
 

@@ -10,7 +10,8 @@ from torch import Size, Tensor, nn
 from torch.distributions import constraints
 
 from pyro_lvm.networks.made import MADE
-from pyro_lvm.priors.prior import Prior, check_sizes
+from pyro_lvm.priors.prior import Prior
+from pyro_lvm.sizes import check_sizes
 
 
 @final

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyro_lvm.distributions.mixture import Mixture, NormalMixture
 from pyro_lvm.networks import MLP
 from pyro_lvm.priors.mixture_prior import MixturePrior
-from pyro_lvm.priors.prior import check_sizes
+from pyro_lvm.sizes import check_sizes
 
 
 @final

@@ -10,7 +10,8 @@ from pyro_lvm.distributions.mixture import Mixture, mixture
 from pyro_lvm.networks import MLP
 from pyro_lvm.priors.gtm import grid
 from pyro_lvm.priors.mixture_prior import MixturePrior
-from pyro_lvm.priors.vamp import check_range, checked_shape
+from pyro_lvm.priors.vamp import check_range
+from pyro_lvm.sizes import checked_shape
 
 
 @final
@@ -59,7 +60,7 @@ class GTMVamp(MixturePrior):
         maximum: float = 1.0,
     ) -> None:
         super().__init__()
-        shape = checked_shape(data_shape)
+        shape = checked_shape(data_shape, "data_shape")
         check_range(minimum, maximum)
         self.register_buffer("grid", grid(grid_dim, points))
         self.posterior, self.minimum, self.maximum = posterior, minimum, maximum

@@ -8,7 +8,7 @@ from torch import nn
 
 from pyro_lvm.distributions.mixture import Mixture, NormalMixture
 from pyro_lvm.priors.mixture_prior import MixturePrior
-from pyro_lvm.priors.prior import check_sizes
+from pyro_lvm.sizes import check_sizes
 
 _START = 0.5  # σ; the means make up for the rest of the standard normal's variance
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_lvm.configuration import Part
 
-__all__ = ["Prior", "check_sizes"]
+__all__ = ["Prior"]
 
 
 class Prior(Part):
@@ -42,10 +42,3 @@ def check_latents(z: Tensor, prior: TorchDistribution) -> None:
             f"'z' must have shape (..., {', '.join(map(str, expected))}), as the prior's latents have, not "
             f"{tuple(z.shape)}."
         )
-
-
-def check_sizes(**sizes: int) -> None:
-    """Refuses a size below 1, by its name."""
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"'{name}' is a number of things and must be at least 1, not {size!r}.")

@@ -12,7 +12,8 @@ from torch.nn.functional import logsigmoid
 from torch.quasirandom import SobolEngine
 
 from pyro_lvm.networks import MLP
-from pyro_lvm.priors.prior import Prior, check_sizes
+from pyro_lvm.priors.prior import Prior
+from pyro_lvm.sizes import check_sizes
 
 _FRESH = 4096  # draws for Z in training
 _POINTS = 2**14  # fixed points for Z in evaluation

@@ -5,6 +5,7 @@ import torch
 from pyro.distributions import TorchDistribution
 
 from pyro_lvm.priors.prior import Prior
+from pyro_lvm.sizes import check_sizes
 
 
 class StandardNormal(Prior):
@@ -28,8 +29,7 @@ class StandardNormal(Prior):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise ValueError(f"'latent_dim' must be at least 1, not {latent_dim}.")
+        check_sizes(latent_dim=latent_dim)
         self.latent_dim = latent_dim
         # Moves with the weights, and is saved with them, in their device and precision.
         self.register_buffer("location", torch.zeros(latent_dim))

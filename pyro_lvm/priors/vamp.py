@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyro_lvm.distributions.mixture import Mixture, mixture
 from pyro_lvm.priors.mixture_prior import MixturePrior
-from pyro_lvm.priors.prior import check_sizes
+from pyro_lvm.sizes import check_sizes, checked_shape
 
 # How far inside the range a pseudo-input starts that is put on its bounds, as a share of it: on the bounds themselves
 # the sigmoid has no gradient.
@@ -67,7 +67,7 @@ class VampPrior(MixturePrior):
         maximum: float = 1.0,
     ) -> None:
         super().__init__()
-        shape = checked_shape(data_shape)
+        shape = checked_shape(data_shape, "data_shape")
         check_sizes(components=components)
         check_range(minimum, maximum)
         if weights not in ("uniform", "learned"):
@@ -112,14 +112,6 @@ class VampPrior(MixturePrior):
         """The distribution of z, event shape (M,)."""
         u = self.pseudo_inputs
         return mixture(self.posterior(u), lambda k: self.posterior(u[k]), self.logits.log_softmax(-1))
-
-
-def checked_shape(data_shape: int | Sequence[int]) -> tuple[int, ...]:
-    """The shape of a datum as a tuple; refuses empty data."""
-    shape = (data_shape,) if isinstance(data_shape, int) else tuple(data_shape)
-    if any(size < 1 for size in shape):
-        raise ValueError(f"'data_shape' is the shape of a datum and must hold sizes of at least 1, not {shape}.")
-    return shape
 
 
 def check_range(minimum: float, maximum: float) -> None:

@@ -24,6 +24,9 @@ class HouseholderTransform(Bijection):
     Shapes:
         (..., M) to (..., M).
 
+    Raises:
+        ValueError: where v has no dimension of reflections.
+
     References:
         Tomczak & Welling (2016), Improving Variational Auto-Encoders using Householder Flow. Joffrain et al. (2006),
         Accumulating Householder Transformations, Revisited.
@@ -36,8 +39,8 @@ class HouseholderTransform(Bijection):
 
     def __init__(self, v: Tensor, cache_size: int = 0) -> None:
         super().__init__(cache_size)
-        self._shape = Size((*v.shape[:-2], v.shape[-1]))
         self._u, self._w = _compact(v)
+        self._shape = Size((*v.shape[:-2], v.shape[-1]))
 
     @property
     def shape(self) -> Size:
@@ -68,6 +71,8 @@ def orthogonal_matrix(v: Tensor) -> Tensor:
 
 def _compact(v: Tensor) -> tuple[Tensor, Tensor]:
     """U and S⁻¹ U, both (..., T, M)."""
+    if v.dim() < 2:
+        raise ValueError(f"'v' must have shape (..., T, M), a row for each reflection, not {tuple(v.shape)}.")
     # Far below any length whose square has all its digits, so that vectors of zeros are all that it changes.
     zero = torch.finfo(v.dtype).tiny ** 0.5
     u = v * (v.square().sum(-1, keepdim=True) + zero).rsqrt()

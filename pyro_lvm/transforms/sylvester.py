@@ -25,7 +25,7 @@ class SylvesterTransform(Bijection):
         (..., M) to (..., M).
 
     Raises:
-        ValueError: where M' > M.
+        ValueError: where M' > M, or R, R̃ and b are not of Q's M' columns.
 
     References:
         van den Berg et al. (2018), Sylvester Normalizing Flows for Variational Inference.
@@ -39,9 +39,16 @@ class SylvesterTransform(Bijection):
 
     def __init__(self, q: Tensor, r: Tensor, r_tilde: Tensor, bias: Tensor, cache_size: int = 0) -> None:
         super().__init__(cache_size)
+        if q.dim() < 2:
+            raise ValueError(f"'q' must have shape (..., M, M'), not {tuple(q.shape)}.")
         M, width = q.shape[-2:]
         if width > M:
             raise ValueError(f"'q' must have no more columns than rows to be orthonormal, not {width} of {M} values.")
+        square = (width, width)
+        for name, value, sizes in (("r", r, square), ("r_tilde", r_tilde, square), ("bias", bias, (width,))):
+            if tuple(value.shape[-len(sizes) :]) != sizes:
+                wanted = f"(..., {', '.join(map(str, sizes))})"
+                raise ValueError(f"'{name}' must be {wanted}, as 'q' has {width} columns, not {tuple(value.shape)}.")
         self._q, self._r, self._r_tilde, self._bias = q, r, r_tilde, bias
         self._product = r.diagonal(dim1=-2, dim2=-1) * r_tilde.diagonal(dim1=-2, dim2=-1)  # (..., M')
         batch = torch.broadcast_shapes(q.shape[:-2], r.shape[:-2], r_tilde.shape[:-2], bias.shape[:-1])

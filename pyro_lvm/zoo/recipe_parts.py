@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_lvm import guides, likelihoods, models, networks, objectives, posteriors, priors
-from pyro_lvm.data.checks import DataError
+from pyro_lvm.data.checks import DataError, check_choice
 from pyro_lvm.data.dataset import Dataset
 from pyro_lvm.objectives import Objective
+from pyro_lvm.sizes import checked_shape
 from pyro_lvm.zoo.registry import Made
 
 Activation = Literal["tanh", "relu", "gated"]
@@ -26,12 +27,18 @@ class Networks:
         latent_dim: of the latent the decoder takes, M.
         hidden_features: widths of the hidden layers.
         activation: between them.
+
+    Raises:
+        ValueError: for another activation, and where a hidden layer is to be read and there is none.
     """
 
     dataset: Dataset
     latent_dim: int
     hidden_features: tuple[int, ...]
     activation: Activation
+
+    def __post_init__(self) -> None:
+        check_choice(self.activation, _ACTIVATIONS, "activation")
 
     def encoder(self, outputs: int) -> networks.MLP:
         """A network from a datum to so many numbers."""
@@ -50,9 +57,15 @@ class Networks:
             rescaled=features,
         )
 
+    def between(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> networks.MLP:
+        """A network between latents."""
+        return networks.MLP(in_shape, out_shape, self.hidden_features, _ACTIVATIONS[self.activation])
+
     def features(self) -> tuple[nn.Module, int]:
         """An encoder's last hidden layer, for posteriors that read many numbers from it, and its width."""
-        *hidden, last = self.hidden_features
+        if not self.hidden_features:
+            raise ValueError("'hidden_features' must hold a width: this posterior reads the last hidden layer.")
+        *hidden, last = checked_shape(self.hidden_features, "hidden_features")
         gates = 2 if self.activation == "gated" else 1
         net = self._from_datum(gates * last, tuple(hidden))
         return nn.Sequential(net, _ACTIVATIONS[self.activation]()), last

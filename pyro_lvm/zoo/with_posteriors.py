@@ -1,5 +1,10 @@
 """The autoencoder with other posteriors than the diagonal normal."""
 
+from typing import cast
+
+import torch
+from torch import nn
+
 from pyro_lvm import guides, models, objectives, posteriors, priors
 from pyro_lvm.data.dataset import Dataset
 from pyro_lvm.zoo.recipe_parts import Activation, Networks, usual_training
@@ -29,8 +34,15 @@ def vae_full_normal(
         activation: between them, "tanh", "relu" or "gated".
     """
     nets = Networks(dataset, latent_dim, hidden_features, activation)
-    outputs = latent_dim + latent_dim * (latent_dim + 1) // 2
-    return nets.made(priors.StandardNormal(latent_dim), posteriors.FullNormal(nets.encoder(outputs)))
+    net = nets.encoder(latent_dim + latent_dim * (latent_dim + 1) // 2)
+    # As flows do, it starts near a diagonal normal: the sum of so many covariances would drown the means.
+    rows, columns = torch.tril_indices(latent_dim, latent_dim)
+    beside_the_diagonal = latent_dim + (rows != columns).nonzero().squeeze(-1)
+    last = cast(nn.Linear, net.layers[-1])
+    with torch.no_grad():
+        last.weight[beside_the_diagonal] *= 0.1
+        last.bias[beside_the_diagonal] *= 0.1
+    return nets.made(priors.StandardNormal(latent_dim), posteriors.FullNormal(net))
 
 
 @entry(
