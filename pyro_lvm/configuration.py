@@ -22,6 +22,10 @@ class Part(nn.Module):
 
     arguments: dict[str, Any]
 
+    def __init__(self) -> None:
+        super().__init__()
+        object.__setattr__(self, "arguments", {})  # of a part whose class has no constructor of its own
+
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         _PARTS[f"{cls.__module__}.{cls.__qualname__}"] = cls
@@ -126,7 +130,10 @@ def _make(value: Any, made: list[Any]) -> Any:
         module: nn.Module = _PARTS[kind](**arguments)
     elif kind.startswith("torch.nn."):
         cls = _torch_class(kind.removeprefix("torch.nn."))
-        module = cls(*arguments["*"]) if "*" in arguments else cls(**arguments)
+        if "*" in arguments:  # a list takes its modules as one, a sequence one by one
+            module = cls(arguments["*"]) if cls is nn.ModuleList else cls(*arguments["*"])
+        else:
+            module = cls(**arguments)
     else:
         raise ValueError(
             f"the file names the class {kind!r}, which is not known here: import its module before loading."

@@ -8,6 +8,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_lvm.compilation import check_compile
 from pyro_lvm.data.dataset import Split
 from pyro_lvm.objectives.table import Table, run
 from pyro_lvm.preflight import check_pair, convert
@@ -77,8 +78,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         value = settings[name]
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"'{name}' must be positive and finite, not {value!r}.")
-    if settings["compile"] not in ("auto", True, False):
-        raise ValueError(f"'compile' must be 'auto', True or False, not {settings['compile']!r}.")
+    decay = settings["weight_average"]
+    if decay is not None and not 0 < decay < 1:
+        raise ValueError(f"'weight_average' must lie between 0 and 1, such as 0.999, not {decay!r}.")
+    check_compile(settings["compile"])
     for name in ("resume", "overwrite"):
         if settings[name] and settings["run_dir"] is None:
             raise ValueError(f"'{name}' = True is about the run in a folder: give 'run_dir' too.")

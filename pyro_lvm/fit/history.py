@@ -12,13 +12,14 @@ __all__ = ["FitResult", "History"]
 class History(Sequence[dict[str, float]]):
     """One row per epoch; `history[-1]` is the last row, `history["train"]` a column.
 
-    Columns, in nats per datum but for the first and the last three: `epoch` from 1; `train`, the objective's bound,
-    its mean over the epoch's steps with the weights of each; `validation`, the bound that early stopping compares
-    (higher is better): the same, but an annealed one as it is at the end, and an upper bound's lower one; then, on the
-    validation data (some of the training data without any), `elbo`, the evidence lower bound whatever the objective,
-    and its parts: `reconstruction`, E[log p(x | z)], and `kl_<site>`, each latent's divergence E[log q − log p];
-    `bits_per_dimension` of discrete data, −validation (or −train) / (D log 2); `learning_rate`; `seconds` since the
-    start, without those between a stop and what resumed the run.
+    Columns, in nats per datum but for the first and the last three: `epoch` from 1; `train`, the objective's bound, its
+    mean over the epoch's steps with the weights of each; `validation`, the bound that early stopping compares (higher
+    is better): the same, but an annealed one as it is at the end, an upper bound's lower one, and that of the averaged
+    weights where they are averaged, as are the columns after it; then, on the validation data (some of the training
+    data without any), `elbo`, the evidence lower bound whatever the objective, and its parts: `reconstruction`, E[log
+    p(x | z)], and `kl_<site>`, each latent's divergence E[log q − log p]; `bits_per_dimension` of discrete data,
+    −validation (or −train) / (D log 2); `learning_rate`; `seconds` since the start, without those between a stop and
+    what resumed the run.
     """
 
     def __init__(self) -> None:
@@ -57,8 +58,8 @@ class FitResult:
     Attributes:
         model, guide: the programs that were given, trained in place.
         history: one row per epoch; see `History`.
-        best_epoch: the epoch, from 1, whose weights the programs have: the best by validation where training may stop
-            early, else the last.
+        best_epoch: the epoch, from 1, whose weights, or their average as it was then, the programs have: the best by
+            validation where training may stop early, else the last.
         stopped_early: whether the validation objective ended the run.
         seconds: the run's.
         run_dir: where it was written, or None.

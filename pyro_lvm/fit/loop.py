@@ -42,6 +42,7 @@ def fit(
     scheduler: str | Callable[[torch.optim.Optimizer], Any] | None = None,
     scheduler_options: Mapping[str, Any] | None = None,
     gradient_clip: float | None = None,
+    weight_average: float | None = None,
     early_stopping: int | None = None,
     seed: int = 0,
     compile: bool | Literal["auto"] = "auto",
@@ -76,6 +77,9 @@ def fit(
             `ReduceLROnPlateau` with the validation loss.
         scheduler_options: further arguments of it.
         gradient_clip: largest Euclidean norm of the gradient, of the loss per datum.
+        weight_average: d between 0 and 1: the programs are judged by, end with and are saved with an average of the
+            weights after each step, whose share in it falls by d with every later step, so that it looks back over
+            about 1 / (1 − d) steps. Training goes on from the weights themselves; buffers are not averaged.
         early_stopping: epochs without a better validation objective after which to stop; the best weights are restored.
         seed: of every random choice of the run.
         compile: capture a step's graph once and replay it, with the same draws: True does for every shape of batch,

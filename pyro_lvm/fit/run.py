@@ -30,6 +30,7 @@ from pyro_lvm.fit.settings import make_optimizer, make_scheduler, scheduler_opti
 from pyro_lvm.fit.signals import Signals, Stopped
 from pyro_lvm.fit.step import PerDatumLoss, Step, StepFailed
 from pyro_lvm.fit.update import Update
+from pyro_lvm.fit.weight_average import WeightAverage
 from pyro_lvm.nonfinite import Fault, NonFiniteError, locate, locate_gradient
 from pyro_lvm.objectives import Objective, Table
 from pyro_lvm.objectives.whole_batch import sharing
@@ -73,8 +74,6 @@ class Run:
         module = PerDatumLoss(programs, objective)
         module.train()
         parameters = parameters_of(programs)
-        if not parameters:
-            raise ValueError("neither 'model' nor 'guide' has a parameter to train.")
         self.optimizer = make_optimizer(parameters, settings)
         self.scheduler = make_scheduler(self.optimizer, settings)
         self.module, self._fabric_optimizer = fabric.setup(module, self.optimizer)
@@ -109,8 +108,11 @@ class Run:
         if processes.size > 1:
             check_alike(self._identity | {"epochs": settings["epochs"]}, processes)
         processes.copy_from_leader(self._tensors.values())
-        # Weights that are kept are never written to, so that the best ones and a checkpoint can be these.
-        self._good = self._weights()
+        decay = settings["weight_average"]
+        self._average = None if decay is None else WeightAverage(parameters, decay)
+        # Weights that are kept are never written to, so that the best ones and a checkpoint can be these. Between
+        # epochs the programs have the good ones; those visited, which steps go on from, are others with an average.
+        self._visited = self._good = self._weights()
         self._best: list[Tensor] | None = None
         self._start = time.perf_counter()
 
@@ -176,6 +178,8 @@ class Run:
         total, N, step = 0.0, len(self.data), 0
         sign = 1 if isinstance(self.objective, Objective) and self.objective.is_upper_bound else -1  # of bound and loss
         take_step: Step | CompiledStep = self._compiled or self._plain_step
+        if self._average is not None:
+            self._restore(self._visited)
         order = torch.randperm(N)
         self._draws.begin()
         shares = (self._processes.share(min(self.batch_size, N - start)) for start in range(0, N, self.batch_size))
@@ -189,6 +193,8 @@ class Run:
                     except StepFailed as failed:
                         what, fault = self._agreed_fault(failed, batch)
                         raise self._error(what, fault, epoch, step) from failed
+                if self._average is not None:
+                    self._average.update()
                 if isinstance(self.objective, Objective):
                     self.objective.advance(share.total / N)
                 if self._processes.agree_to_stop(signals.received is not None):
@@ -196,6 +202,10 @@ class Run:
         if self._compiled is not None:
             self._compiled.check()
         self._processes.copy_from_leader(self._tensors.values())  # the same but for buffers such as running statistics
+        visited = None
+        if self._average is not None:
+            visited = self._weights()
+            self._average.write()
         row = {"epoch": float(epoch + 1), "train": sign * total / N}
         try:
             row |= self._evaluation(self.module)
@@ -213,6 +223,7 @@ class Run:
         elif self.scheduler is not None:
             self.scheduler.step()
         self._good = self._weights()
+        self._visited = self._good if visited is None else visited
         return row
 
     def _own_rows(self, order: Tensor) -> Iterator[Tensor]:
@@ -267,7 +278,7 @@ class Run:
             "settings": self._identity,
             "history": result.history[:],
             "best_epoch": result.best_epoch,
-            "weights": dict(zip(self._tensors, self._good, strict=True)),
+            "weights": dict(zip(self._tensors, self._visited, strict=True)),
             "best_weights": best,
             **self._step_state(),
             "scheduler": None if self.scheduler is None else _copy(self.scheduler.state_dict()),
@@ -281,6 +292,7 @@ class Run:
         return {
             "optimizer": _copy(self.optimizer.state_dict()),
             "objective": self.objective.state_dict() if isinstance(self.objective, Objective) else {},
+            "average": None if self._average is None else self._average.state(),
         }
 
     def _load_step_state(self, state: Mapping[str, Any]) -> None:
@@ -293,6 +305,8 @@ class Run:
         if isinstance(self.objective, Objective):
             device = self.fabric.device
             self.objective.load_state_dict({name: value.to(device) for name, value in state["objective"].items()})
+        if self._average is not None:
+            self._average.load(state["average"])
 
     def check_same(self, state: Mapping[str, Any], path: Path) -> None:
         """Raises where a state is of a run with other settings, programs or data."""
@@ -301,11 +315,14 @@ class Run:
     def load(self, state: Mapping[str, Any], result: FitResult) -> None:
         """Takes up a state, with its history."""
         self._restore(list(state["weights"].values()))
-        self._good = self._weights()
+        self._visited = self._weights()
         if state["best_weights"] is not None:
-            best = zip(state["best_weights"].values(), self._good, strict=True)
+            best = zip(state["best_weights"].values(), self._visited, strict=True)
             self._best = [saved.to(like.device) for saved, like in best]
         self._load_step_state(state)
+        if self._average is not None and state["history"]:
+            self._average.write()
+        self._good = self._weights()
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         if self._compiled is not None and state["compiled"] is not None:
@@ -323,7 +340,7 @@ class Run:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         """The settings, programs and data that a run must have in common with the one it continues, for JSON."""
-        numbers = ("batch_size", "learning_rate", "gradient_clip", "early_stopping", "seed")
+        numbers = ("batch_size", "learning_rate", "gradient_clip", "weight_average", "early_stopping", "seed")
         identity = {name: self._settings[name] for name in (*numbers, "optimizer_options", "compile")} | {
             "optimizer": type(self.optimizer).__name__,
             "scheduler": None if self.scheduler is None else type(self.scheduler).__name__,
