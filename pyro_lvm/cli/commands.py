@@ -1,16 +1,17 @@
 """The commands: each takes what follows its name, prints, and returns the exit status."""
 
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from pyro_lvm import workflow, zoo
 from pyro_lvm.cli.options import Parser, Setting, UsageError, read, read_config
-from pyro_lvm.cli.tables import print_numbers, print_table
+from pyro_lvm.cli.tables import print_markdown, print_numbers, print_table
 from pyro_lvm.data.dataset import Dataset
 from pyro_lvm.fit import fit
 from pyro_lvm.launching import alone, leads
@@ -95,6 +96,32 @@ def report(argv: Sequence[str]) -> int:
     return _conclude(run)
 
 
+def compare(argv: Sequence[str]) -> int:
+    """Set runs of one data set side by side."""
+    from pyro_lvm import comparison  # here, since no other command needs it
+
+    what = "What was measured and what kind of model it is; sampling is timed now. See docs/comparing.md."
+    parser = Parser("pyro-lvm compare", f"Set runs of one data set side by side. {what}")
+    parser.usage = f"{parser.prog} RUN RUN ... [options]"
+    parser.add_argument("RUN", nargs="+", help="Runs' folders.")
+    form = Setting("format", Literal["table", "markdown", "json"], "table", "Of the output.")
+    parser.add_settings("settings", [*read(comparison.compare, skip=["runs"]), form])
+    given = parser.parse(argv)
+    form_, runs = given.pop("format"), given.pop("RUN")
+    compared = comparison.compare(runs, **given)
+    if form_ == "json":
+        print(json.dumps(compared.as_json(), indent=2, ensure_ascii=False))
+        return 0
+    columns = ["number", *compared.titles]
+    if form_ == "markdown":
+        print_markdown(columns, compared.rows)
+    else:
+        print_table(compared.title, dict.fromkeys(columns, True), compared.rows)
+    for note in compared.notes:
+        print(f"\n{note}")
+    return 0
+
+
 def verify(argv: Sequence[str]) -> int:
     """Hold trained recipes against exact answers on this machine."""
     from pyro_lvm import verify as checks  # here, since no other command needs it
@@ -139,6 +166,7 @@ COMMANDS = {
     "evaluate": Command(evaluate, "RUN [options]"),
     "sample": Command(sample, "RUN [options]"),
     "report": Command(report, "RUN"),
+    "compare": Command(compare, "RUN RUN ... [options]"),
     "verify": Command(verify, "[options]"),
     "demo": Command(demo, "[options]"),
 }

@@ -41,6 +41,12 @@ def print_table(title: str, columns: Mapping[str, bool], rows: Sequence[Sequence
     print(text if terminal else "\n".join(line.rstrip() for line in text.splitlines()))
 
 
+def print_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows of text as a table of Markdown."""
+    for cells in (columns, ["---"] * len(columns), *rows):
+        print(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+
+
 def print_numbers(title: str, numbers: Sequence[Number]) -> None:
     """Prints numbers with their units and meaning."""
     rows = [(n.name, "n/a" if isnan(n.value) else n.text, n.unit, n.meaning) for n in numbers]
