@@ -5,8 +5,27 @@ if __name__ != "pyro_lvm.models":
 
 from pyro_lvm.models.auxiliary_vae import AuxiliaryVAE
 from pyro_lvm.models.bayesian_mixture import BayesianGaussianMixture
+from pyro_lvm.models.diffusion import ContinuousDiffusion, Diffusion
+from pyro_lvm.models.diffusion_chain import DiffusionChain
+from pyro_lvm.models.discrete_diffusion import DiscreteDiffusion
 from pyro_lvm.models.gaussian_mixture import GaussianMixture
+from pyro_lvm.models.hierarchical import Hierarchical
 from pyro_lvm.models.ppca import ProbabilisticPCA
+from pyro_lvm.models.self_supervised import SelfSupervised
+from pyro_lvm.models.super_resolution import SuperResolution
 from pyro_lvm.models.vae import VAE
 
-__all__ = ["VAE", "AuxiliaryVAE", "BayesianGaussianMixture", "GaussianMixture", "ProbabilisticPCA"]
+__all__ = [
+    "VAE",
+    "AuxiliaryVAE",
+    "BayesianGaussianMixture",
+    "ContinuousDiffusion",
+    "Diffusion",
+    "DiffusionChain",
+    "DiscreteDiffusion",
+    "GaussianMixture",
+    "Hierarchical",
+    "ProbabilisticPCA",
+    "SelfSupervised",
+    "SuperResolution",
+]

@@ -21,7 +21,8 @@ from pyro_lvm import diagnostics, zoo
 from pyro_lvm.data.binarisation import Binarisation
 from pyro_lvm.data.dataset import Dataset, SplitName
 from pyro_lvm.data.files import SUFFIXES
-from pyro_lvm.evidence import log_likelihood
+from pyro_lvm.evidence import log_likelihood, lower_bound
+from pyro_lvm.evidence.estimates import Estimates
 from pyro_lvm.fit import NonFiniteError, fit
 from pyro_lvm.objectives import ELBO, Objective
 from pyro_lvm.objectives.table import run as run_table
@@ -531,7 +532,11 @@ def _measures(run: Run, programs: tuple[Program, Program], batch: Tensor, split:
     else:
         table = run_table(*programs, (batch,), {"size": size})
         bound = -objective.loss(*programs, batch, size=size)
-    yield (f"{split} {run.recipe.bound}", _NATS, meaning), bound / size
+    if isinstance(objective, Objective) and not objective.is_bound:
+        unit, meaning = "a datum", "What training makes small, a loss that is no bound; lower is better."
+        yield (f"{split} {run.recipe.bound}", unit, meaning), -bound / size
+    else:
+        yield (f"{split} {run.recipe.bound}", _NATS, meaning), bound / size
     what = "E[log q − log p], what the latent says about the data; 0 where it has collapsed."
     for name, total in table.divergences().items():
         yield (f"KL of {name}", _NATS, what), total / (size if name in table.global_latents else len(batch))
@@ -540,20 +545,31 @@ def _measures(run: Run, programs: tuple[Program, Program], batch: Tensor, split:
 def _log_likelihoods(
     run: Run, programs: tuple[Program, Program], x: Tensor, split: str, particles: int, seed: int
 ) -> list[Number]:
+    with torch.no_grad():
+        table = run_table(*programs, (x[:1],), {})
+    if table.without_weights is not None:
+        bound = lower_bound(run.model, run.guide, x, num_particles=particles, seed=seed)
+        meaning = f"Lower bound on the mean of log p(x) by {particles} draws a datum, ± their error; higher is better."
+        none = Number("worst k-hat", math.nan, "", "Not defined: the pair has a bound, and no importance weights.")
+        return [*_estimate(bound, f"{split} lower bound", meaning, split, "the lower bound"), none]
     ll = log_likelihood(run.model, run.guide, x, num_particles=particles, seed=seed)
-    shared = run_table(*programs, (x[:1],), {}).global_latents
-    what = "log posterior predictive" if shared else "log-likelihood"
-    error = _error(ll.mean_standard_error, ll.mean)
+    what = "log posterior predictive" if table.global_latents else "log-likelihood"
     meaning = (
         f"Estimate of the mean of log p(x) by {particles} weighted draws a datum, ± their error; higher is better."
     )
-    numbers = [Number(f"{split} {what}", float(ll.mean), _NATS, meaning, error)]
-    if ll.is_discrete:
-        value, per_nat = float(ll.bits_per_dimension), 1 / (ll.features * math.log(2))
-        meaning = f"Minus the log-likelihood, spread over a datum's {ll.features} values; lower is better."
+    return [*_estimate(ll, f"{split} {what}", meaning, split, "the log-likelihood"), _worst_khat(ll.khat)]
+
+
+def _estimate(found: Estimates, name: str, meaning: str, split: str, what: str) -> list[Number]:
+    """An estimate in nats, and in bits per dimension where the data are discrete."""
+    error = _error(found.mean_standard_error, found.mean)
+    numbers = [Number(name, float(found.mean), _NATS, meaning, error)]
+    if found.is_discrete:
+        value, per_nat = float(found.bits_per_dimension), 1 / (found.features * math.log(2))
+        meaning = f"Minus {what}, spread over a datum's {found.features} values; lower is better."
         bits = None if error is None else error * per_nat
         numbers.append(Number(f"{split} bits per dimension", value, "bits", meaning, bits))
-    return [*numbers, _worst_khat(ll.khat)]
+    return numbers
 
 
 def _worst_khat(khat: Tensor) -> Number:
@@ -568,6 +584,8 @@ def _worst_khat(khat: Tensor) -> Number:
 
 
 def _active_units(run: Run, x: Tensor, seed: int) -> list[Number]:
+    if run.recipe.evidence == "bound":
+        return [Number("active units", math.nan, "", "Not counted: latents are noised data, or seen at one time each.")]
     units = diagnostics.active_units(run.model, run.guide, x, seed=seed)
     if units is None:
         return [Number("active units", math.nan, "", "Not defined: no latent of a datum is continuous.")]

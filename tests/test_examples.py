@@ -102,6 +102,16 @@ def test_naive_monte_carlo_fails_with_latents_and_a_guide_does_not(capsys, tmp_p
     assert (tmp_path / "naive_monte_carlo.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_guidance_draws_towards_the_class(capsys, tmp_path):
+    found = example("guided_digits").main(epochs=25, draws=2, folder=tmp_path)
+    assert list(found) == [-1.0, 0.0, 1.0, 3.0]
+    # Of 20 draws: one in ten is a class's by chance, 0.067 its standard error.
+    assert found[-1.0][0] < 0.1 + 4 * 0.067 < found[3.0][0]
+    assert f"w =  3.0: {found[3.0][0]:6.1%} taken for the digit asked for" in capsys.readouterr().out
+    assert (tmp_path / "guided_digits.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_script_is_short_and_in_the_table(script):
     text = script.read_text()

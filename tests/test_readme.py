@@ -48,7 +48,9 @@ def test_python_blocks_of_the_docs_run_in_order(page: Path, tmp_path: Path, monk
     exec(compile(code, page.name, "exec"), {"__name__": page.stem})
 
 
-@pytest.mark.parametrize("command", ["list", "train", "resume", "evaluate", "sample", "report", "verify", "demo"])
+@pytest.mark.parametrize(
+    "command", ["list", "train", "resume", "evaluate", "sample", "report", "compare", "verify", "demo"]
+)
 def test_commands_of_the_readme_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"pyro-lvm {command}" in README or f"make {command}" in README
     try:

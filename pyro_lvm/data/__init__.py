@@ -15,6 +15,7 @@ from pyro_lvm.data.checks import (
 from pyro_lvm.data.dataset import CompactDataset, Dataset, IndexedDataset, Split, StackedDataset
 from pyro_lvm.data.files import read_file
 from pyro_lvm.data.fingerprint import fingerprint
+from pyro_lvm.data.labelled import LabelledDataset, with_labels
 from pyro_lvm.data.loading import load
 from pyro_lvm.data.mapped import MappedDataset
 from pyro_lvm.data.named import data_root, downsample, names
@@ -27,6 +28,7 @@ __all__ = [
     "Dataset",
     "DynamicBinarisation",
     "IndexedDataset",
+    "LabelledDataset",
     "MappedDataset",
     "Split",
     "StackedDataset",
@@ -46,4 +48,5 @@ __all__ = [
     "load",
     "names",
     "read_file",
+    "with_labels",
 ]

@@ -33,7 +33,7 @@ def posterior(
       conditional on them, and `az.loo` of it leaves a datum out of the likelihood but not out of its own latents.
     - `sample_stats`: `log_weight`, $\log p(x, z) - \log q(z \mid x)$, nats, per datum and not scaled by plates; for
       programs with latents that all data share, one number for the whole batch. Where q is the exact posterior, it
-      is log p(x), draw by draw.
+      is log p(x), draw by draw. Left out where log-weights are themselves estimates, as a diffusion's are.
     - `prior`, `prior_predictive`: one chain of `draws` ancestral draws from the model, of as many data as `x` holds.
       Left out with a warning where the model's prior cannot be sampled.
     - `observed_data`: x.
@@ -149,7 +149,9 @@ def _posterior_groups(sampler: Sampler, chains: int, draws: int) -> dict[str, _G
             log_p = drawn.table.sites[name].log_p  # (K, *plates), or (1, *plates) where it depends on no latent
             aligned = variable.align(log_p)
             groups["log_likelihood"].add(name, aligned.expand(K, *aligned.shape[1:]), variable)
-        groups["sample_stats"].add("log_weight", sampler.log_weight.align(drawn.table.log_weight()), sampler.log_weight)
+        if drawn.table.without_weights is None:
+            log_weight = sampler.log_weight.align(drawn.table.log_weight())
+            groups["sample_stats"].add("log_weight", log_weight, sampler.log_weight)
     return groups
 
 

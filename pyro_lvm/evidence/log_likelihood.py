@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.capture import ProductChoices, Replayer
+from pyro_lvm.compilation import check_compile
+from pyro_lvm.evidence.estimates import Estimates
 from pyro_lvm.evidence.memory import bytes_per_row
 from pyro_lvm.launching import launching
 from pyro_lvm.objectives.table import Table, run, structure
@@ -24,22 +26,7 @@ __all__ = ["LogLikelihood", "log_likelihood"]
 _REPAID = 5e10  # bytes of intermediate values: some 10 s of work, of which replaying saves a third or more
 
 
-class _Mean(Tensor):
-    """A number that may also be called, as PyTorch's `tensor.mean()` is."""
-
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
-
-    def __call__(self) -> Tensor:
-        return self.as_subclass(Tensor)
-
-    def __repr__(self) -> str:  # type: ignore[override]
-        return repr(self())
-
-    def __format__(self, specification: str) -> str:
-        return format(self.item(), specification)
-
-
-class LogLikelihood(Tensor):
+class LogLikelihood(Estimates):
     """Estimates of log p(x), one per datum, (N,), nats: a tensor that knows how good it is.
 
     Attributes:
@@ -63,8 +50,6 @@ class LogLikelihood(Tensor):
         (torch.Size([8]), torch.Size([8]), True, True)
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
-
     standard_error: Tensor
     mean_standard_error: Tensor
     ess: Tensor
@@ -72,21 +57,6 @@ class LogLikelihood(Tensor):
     num_particles: int
     features: int
     is_discrete: bool
-
-    @property
-    def mean(self) -> _Mean:  # type: ignore[override]
-        """Nats per datum."""
-        return torch.Tensor.mean(self.as_subclass(Tensor)).as_subclass(_Mean)
-
-    @property
-    def sampling_error(self) -> Tensor:
-        """Nats per datum."""
-        return self.as_subclass(Tensor).std() / len(self) ** 0.5
-
-    @property
-    def bits_per_dimension(self) -> Tensor:
-        """Bits."""
-        return -self.mean() / (self.features * log(2))
 
     def __repr__(self) -> str:  # type: ignore[override]
         return (
@@ -134,7 +104,8 @@ def log_likelihood(
 
     Raises:
         ValueError: for data that are empty, not finite or outside the likelihood's support; fewer than 1 particle;
-            programs without a data plate over x, or that subsample it themselves.
+            programs without a data plate over x, or that subsample it themselves, or whose log-weights are themselves
+            estimates, as a diffusion's are.
         FloatingPointError: where a log-weight is NaN.
         ProcessLost: where a process was killed.
 
@@ -152,8 +123,7 @@ def log_likelihood(
     """
     if not isinstance(devices, int) or devices < 1:
         raise ValueError(f"'devices' is a number of processes and must be at least 1, not {devices!r}.")
-    if compile not in ("auto", True, False):
-        raise ValueError(f"'compile' must be 'auto', True or False, not {compile!r}.")
+    check_compile(compile)
     programs = pair(model, guide)
     with launching(devices) as launch:
         result: LogLikelihood = launch(
@@ -293,6 +263,7 @@ def datum_log_weight(table: Table, x: Tensor) -> Tensor:
             "the programs have no plate at dim -1 around all data and their latents, so there is no log-likelihood per "
             "datum: put both under `pyro.plate('data', len(x), dim=-1)`."
         )
+    local.check_weights("an estimate of the evidence")
     log_w = local.log_weight()  # (K, *common plates)
     log_w = log_w.flatten(1, -2).sum(1) if log_w.dim() > 2 else log_w
     if log_w.shape[-1] != len(x):

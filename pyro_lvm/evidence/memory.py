@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class _AllocatedBytes(TorchDispatchMode):
+class AllocatedBytes(TorchDispatchMode):
     """Adds up the bytes of everything operations return: at least as much as is ever held at once."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ def bytes_per_row(function: Callable[[Tensor], object], x: Tensor) -> int:
     few, many = x[:1], x[:1].expand(9, *x.shape[1:])
     used = []
     for rows in (few, many):
-        with torch.random.fork_rng(), torch.no_grad(), _AllocatedBytes() as mode:
+        with torch.random.fork_rng(), torch.no_grad(), AllocatedBytes() as mode:
             function(rows)
         used.append(mode.total)
     return max(1, (used[1] - used[0]) // 8)

@@ -9,6 +9,8 @@ from pyro_lvm.likelihoods.categorical import Categorical
 from pyro_lvm.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from pyro_lvm.likelihoods.discretized_logistic import DiscretizedLogistic
 from pyro_lvm.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture
+from pyro_lvm.likelihoods.discretized_normal import DiscretizedNormal, NoisedLevels
+from pyro_lvm.likelihoods.floor import Floor
 from pyro_lvm.likelihoods.normal import Normal
 
 __all__ = [
@@ -17,5 +19,8 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
+    "DiscretizedNormal",
+    "Floor",
+    "NoisedLevels",
     "Normal",
 ]

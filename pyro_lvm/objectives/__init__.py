@@ -1,6 +1,7 @@
 """Objectives: bounds on the log evidence, each read from one table of log-weights."""
 
 from pyro_lvm.objectives.capacity import Capacity
+from pyro_lvm.objectives.denoising import HybridDenoising, SimpleDenoising
 from pyro_lvm.objectives.elbo import ELBO
 from pyro_lvm.objectives.importance_weighted import ImportanceWeighted
 from pyro_lvm.objectives.iwae import IWAE
@@ -21,6 +22,7 @@ __all__ = [
     "PIWAE",
     "Capacity",
     "Cyclical",
+    "HybridDenoising",
     "ImportanceWeighted",
     "Linear",
     "Objective",
@@ -28,6 +30,7 @@ __all__ = [
     "ReweightedWakeSleep",
     "Schedule",
     "Sigmoid",
+    "SimpleDenoising",
     "Site",
     "Table",
     "UncertaintyAutoencoder",

@@ -45,6 +45,7 @@ class Objective(PyroELBO):
     """
 
     is_upper_bound = False  # one that is has its value as the loss, not the negative
+    is_bound = True  # else what is climbed says nothing of log p(x)
 
     def __init__(
         self,

@@ -6,21 +6,24 @@ plate and subsampling scales stand beside them, to be applied outside any logari
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from math import prod
 from typing import Any, Literal
 
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
+from pyro_lvm.distributions import BoundedDensity
 from pyro_lvm.programs import Constant
 
-__all__ = ["Gradient", "Site", "Structure", "Table", "draw", "run", "structure"]
+__all__ = ["Gradient", "Recorded", "Site", "Structure", "Table", "draw", "run", "structure"]
 
 _PARTICLES = "num_particles_vectorized"  # Pyro's own name for the plate, which its error messages know
 
@@ -41,6 +44,9 @@ class Site:
         value: what was drawn or observed, (K, *plates, *event); K may be 1 where all particles share it.
         scale_p, scale_q: what plates and `poutine.scale` multiply log_p and log_q by.
         plates: the vectorised plates around it, as (name, dim), dim negative; the particles' is not among them.
+        inner_scale: what one datum's value stands for many of, where a plate inside the data's, left of dim −1, is
+            subsampled; else 1. A part of both scales.
+        is_bounded: whether log_p is itself an estimate of a lower bound; see `distributions.BoundedDensity`.
         is_latent: whether the guide samples it.
         is_reparameterised: whether gradients reach q through its draws; otherwise only through log q.
         kl: KL(q ‖ p) given the other latents, (K, *plates), where asked for, registered and valid; else None.
@@ -57,6 +63,8 @@ class Site:
     scale_p: Scale
     scale_q: Scale
     plates: frozenset[tuple[str, int]]
+    inner_scale: float
+    is_bounded: bool
     is_latent: bool
     is_reparameterised: bool
     kl: Tensor | None
@@ -80,9 +88,33 @@ class Site:
         return self.log_p - self.log_q if self.is_latent else self.log_p
 
     @property
+    def divergence(self) -> Tensor:
+        """log q − log p of a latent, or its mean in closed form where the table has it, (K, *plates)."""
+        return -self.log_weight if self.kl is None else self.kl
+
+    @property
     def needs_score(self) -> bool:
         """Whether q's parameters get a gradient through log q alone, as the score function's."""
         return self.is_latent and not self.is_reparameterised and self.log_q.requires_grad
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a model says of itself by `pyro.deterministic(name, value, event_dim=0)`, for objectives that ask for it.
+
+    Attributes:
+        value: numbers, (K, *plates).
+        scale: what plates and `poutine.scale` multiply them by.
+        inner_scale: as a site's.
+    """
+
+    value: Tensor
+    scale: Scale
+    inner_scale: float
+
+    def total(self) -> Tensor:
+        """Their mean over draws, summed over the plates, scaled."""
+        return (self.scale * self.value).mean(0).sum()
 
 
 @dataclass(frozen=True)
@@ -92,10 +124,12 @@ class Table:
     Attributes:
         sites: by name, in the model's order.
         num_particles: K.
+        recorded: what the model records, by name.
     """
 
     sites: dict[str, Site]
     num_particles: int
+    recorded: dict[str, Recorded] = field(default_factory=dict)
 
     @property
     def latents(self) -> list[Site]:
@@ -115,7 +149,8 @@ class Table:
 
     def without_global_latents(self) -> "Table":
         """The table of what belongs to single data, given the global latents drawn."""
-        return Table({n: s for n, s in self.sites.items() if n not in self.global_latents}, self.num_particles)
+        local = {name: site for name, site in self.sites.items() if name not in self.global_latents}
+        return Table(local, self.num_particles, self.recorded)
 
     def per_datum(self, values: Tensor) -> Tensor:
         """Sums what a site gives, (K, *plates), over the plates that are not common; these become 1."""
@@ -133,13 +168,48 @@ class Table:
         return torch.stack([site.count() for site in self.sites.values() if not site.is_latent]).min()
 
     def reconstruction(self) -> float:
-        """E[log p(x | z)]: nats, summed over the batch, unscaled."""
-        return sum(site.log_p.mean(0).sum().item() for site in self.sites.values() if not site.is_latent)
+        """E[log p(x | z)]: nats, summed over the batch, scaled within a datum alone."""
+        data = [site for site in self.sites.values() if not site.is_latent]
+        return sum(site.inner_scale * site.log_p.mean(0).sum().item() for site in data)
 
     def divergences(self) -> dict[str, float]:
-        """E[log q − log p] of every latent, in closed form where the table has it: nats, summed over the batch."""
-        kls = {site.name: -site.log_weight if site.kl is None else site.kl for site in self.latents}  # (K, *plates)
-        return {name: kl.mean(0).sum().item() for name, kl in kls.items()}
+        """E[log q − log p] of every latent, in closed form where the table has it: nats, summed over the batch.
+
+        Scaled within a datum alone, where its inner plates are subsampled.
+        """
+        return {site.name: site.inner_scale * site.divergence.mean(0).sum().item() for site in self.latents}
+
+    def bound(self) -> Tensor:
+        """log p − log q with divergences in closed form where the table has them, (K, *common plates).
+
+        Its mean over draws is a datum's evidence lower bound; scaled within a datum alone.
+        """
+        terms = [s.inner_scale * (-s.divergence if s.is_latent else s.log_p) for s in self.sites.values()]
+        parts = [self.per_datum(term) for term in terms]
+        return sum(parts[1:], parts[0])
+
+    @property
+    def without_weights(self) -> str | None:
+        """Why the log-weights of the pair are themselves estimates, in words; None where they are exact."""
+        for site in self.sites.values():
+            if site.inner_scale != 1:
+                return f"that of '{site.name}' stands for the rest of a plate inside the data's that is subsampled"
+            if site.is_bounded:
+                return f"that of '{site.name}' is an estimate of a lower bound"
+        return None
+
+    def check_weights(self, what: str) -> None:
+        """Refuses a pair whose log-weights are themselves estimates: means of their exponentials are no evidence.
+
+        Raises:
+            ValueError: for such a pair.
+        """
+        reason = self.without_weights
+        if reason is not None:
+            raise ValueError(
+                f"{what} weighs draws by p/q, and this pair has no exact log-weight: {reason}. What is known of it is "
+                "its bound: use the objective ELBO and `evidence.lower_bound`."
+            )
 
     def weigh_draws(self, factor: Tensor) -> None:
         """Multiplies the gradients that reach q through the draws by `factor`, (K, *plates)."""
@@ -160,8 +230,10 @@ class Table:
         """The one scale of all sites, to stand outside the logarithm of a mean of weights.
 
         Raises:
-            ValueError: where sites have different scales: none can then be taken outside.
+            ValueError: where sites have different scales: none can then be taken outside; for a pair without exact
+                weights.
         """
+        self.check_weights(objective)
         scales = {site.name: (site.scale_p, site.scale_q)[: 1 + site.is_latent] for site in self.sites.values()}
         values = [torch.as_tensor(scale, dtype=torch.float64) for pair in scales.values() for scale in pair]
         if not all(bool(torch.isclose(value, values[0]).all()) for value in values[1:]):
@@ -349,6 +421,8 @@ def _table(
             scale_p=site["scale"],
             scale_q=q["scale"] if q is not None else site["scale"],
             plates=frozenset((frame.name, frame.dim) for frame in _frames(site)),
+            inner_scale=_inner_scale(site),
+            is_bounded=p is not None and _is_bounded(p["fn"]),
             is_latent=q is not None,
             is_reparameterised=q is None or bool(q["fn"].has_rsample),
             kl=kl,
@@ -356,7 +430,7 @@ def _table(
             baseline={} if q is None else q["infer"].get("baseline", {}),
             handles=(handle,),
         )
-    return Table(sites, num_particles)
+    return Table(sites, num_particles, _recorded(model_trace, nesting, vectorized))
 
 
 def _check_latents(model_sites: dict[str, Any], inferred: dict[str, Any]) -> None:
@@ -376,16 +450,38 @@ def _check_latents(model_sites: dict[str, Any], inferred: dict[str, Any]) -> Non
 
 def _samples(trace: poutine.Trace) -> dict[str, Any]:
     nodes = prune_subsample_sites(trace).nodes
+    return {n: site for n, site in nodes.items() if site["type"] == "sample" and not _is_deterministic(site)}
+
+
+def _is_deterministic(site: Any) -> bool:
     # `pyro.deterministic` records a value as an observed site, which has no density.
+    return bool((site["infer"] or {}).get("_deterministic", False))
+
+
+def _recorded(trace: poutine.Trace, nesting: int, vectorized: bool) -> dict[str, Recorded]:
+    """What the model records of every element of its plates."""
+    nodes: dict[str, Any] = trace.nodes
+    sites = {n: site for n, site in nodes.items() if site["type"] == "sample" and _is_deterministic(site)}
     return {
-        name: site
-        for name, site in nodes.items()
-        if site["type"] == "sample" and not (site["infer"] or {}).get("_deterministic", False)
+        name: Recorded(_left(site["value"], nesting, vectorized, 0), site["scale"], _inner_scale(site))
+        for name, site in sites.items()
+        if not site["fn"].event_dim
     }
+
+
+def _is_bounded(fn: Any) -> bool:
+    while isinstance(fn, (Independent, ExpandedDistribution, MaskedDistribution)):
+        fn = fn.base_dist
+    return isinstance(fn, BoundedDensity)
 
 
 def _frames(site: Any) -> list[Any]:
     return [frame for frame in site["cond_indep_stack"] if frame.vectorized and frame.name != _PARTICLES]
+
+
+def _inner_scale(site: Any) -> float:
+    # A plate made in a loop, `for i in pyro.plate(...)`, is no dimension, and is not among the frames.
+    return prod(frame.full_size / frame.size for frame in _frames(site) if frame.dim < -1)
 
 
 def _nesting(*programs: dict[str, Any]) -> int:
@@ -410,6 +506,8 @@ def _kl(q: Any, p: Any, nesting: int, vectorized: bool) -> Tensor | None:
         kl = kl_divergence(q["fn"], p["fn"])
     except NotImplementedError:
         return None
+    if not isinstance(kl, Tensor):  # Pyro's 0 for densities that `mask(False)` takes away
+        kl = torch.zeros(q["fn"].batch_shape)
     return _aligned(kl, p["mask"], nesting, vectorized)
 
 
@@ -442,7 +540,7 @@ def _aligned(values: Tensor, mask: Tensor | bool | None, nesting: int, vectorize
     """Masks, and aligns to (K, *plates, *event): the particles first, a 1 for every plate the site is not in."""
     if mask is not None and mask is not True:
         mask = torch.as_tensor(mask, device=values.device)
-        values = torch.where(mask.reshape(*mask.shape, *(1,) * event_dim), values, 0.0)
+        values = torch.where(mask.reshape((*mask.shape, *(1,) * event_dim)), values, 0.0)
     return _left(values, nesting, vectorized, event_dim)
 
 
@@ -465,7 +563,11 @@ def _stack(tables: list[Table], shared: Mapping[str, Tensor]) -> Table:
                 stacked[column] = torch.cat(parts)
         stacked["handles"] = tuple(row.handles[0] for row in rows)
         sites[name] = Site(**stacked)
-    return Table(sites, len(tables))
+    recorded = {
+        name: replace(first, value=torch.cat([table.recorded[name].value for table in tables]))
+        for name, first in tables[0].recorded.items()
+    }
+    return Table(sites, len(tables), recorded)
 
 
 def _quote(names: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Posteriors q(z | x): encoders, modules that take x (..., *data_shape) and return a distribution over z (..., M)."""
 
+from pyro_lvm.posteriors.dequantized import Dequantized
 from pyro_lvm.posteriors.diagonal_normal import DiagonalNormal
 from pyro_lvm.posteriors.full_normal import FullNormal
 from pyro_lvm.posteriors.householder_flow import HouseholderFlow
@@ -11,6 +12,7 @@ from pyro_lvm.posteriors.spherical import PowerSpherical, VonMisesFisher
 from pyro_lvm.posteriors.sylvester import HouseholderSylvester, OrthogonalSylvester, TriangularSylvester
 
 __all__ = [
+    "Dequantized",
     "DiagonalNormal",
     "FullNormal",
     "GumbelSoftmax",

@@ -4,14 +4,17 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from pyro_lvm.data.dataset import Dataset
+from pyro_lvm.sizes import check_sizes
 
-__all__ = ["Made", "Recipe", "build", "entry", "names", "recipe"]
+__all__ = ["Evidence", "Made", "Recipe", "build", "entry", "names", "recipe"]
+
+Evidence = Literal["log-likelihood", "bound"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Recipe:
         name: what `build` and the command line call it.
         prior, posterior, likelihood, bound: in a few words each.
         reference: author, year, title.
+        evidence: what there is to judge it by: the "log-likelihood", by importance sampling, or the "bound" alone, for
+            pairs whose log-weights are themselves estimates.
         make: the function from a data set and its own settings to the pair.
         objective: what `fit` is to maximise; set by `build`.
         training: settings for `fit`, by its own names; set by `build`.
@@ -44,6 +49,7 @@ class Recipe:
     bound: str
     reference: str
     make: Callable[..., Made]
+    evidence: Evidence = "log-likelihood"
     objective: Any = None
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -117,8 +123,8 @@ def build(name: str, dataset: Dataset, *, seed: int = 0, **settings: Any) -> tup
             near = difflib.get_close_matches(setting, found.settings, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(found.settings)}"
             raise ValueError(f"the recipe {name!r} has no setting {setting!r}: {hint}")
-        if setting in ("latent_dim", "components", "num_particles", "variables") and not settings[setting] >= 1:
-            raise ValueError(f"'{setting}' must be at least 1, not {settings[setting]!r}.")
+        if setting in ("latent_dim", "auxiliary_dim", "components", "num_particles", "variables"):
+            check_sizes(**{setting: settings[setting]})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = found.make(dataset, **settings)
@@ -127,12 +133,19 @@ def build(name: str, dataset: Dataset, *, seed: int = 0, **settings: Any) -> tup
 
 
 def entry(
-    name: str, *, prior: str, posterior: str, likelihood: str, bound: str, reference: str
+    name: str,
+    *,
+    prior: str,
+    posterior: str,
+    likelihood: str,
+    bound: str,
+    reference: str,
+    evidence: Evidence = "log-likelihood",
 ) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
     """Makes a function from a data set to `Made` an entry, which the table describes in these words."""
 
     def register(make: Callable[..., Made]) -> Callable[..., Made]:
-        _RECIPES[name] = Recipe(name, prior, posterior, likelihood, bound, reference, make)
+        _RECIPES[name] = Recipe(name, prior, posterior, likelihood, bound, reference, make, evidence)
         return make
 
     return register

@@ -1,9 +1,11 @@
 """The autoencoder with other priors than the standard normal."""
 
+from dataclasses import replace
 from typing import Literal
 
-from pyro_lvm import posteriors, priors
+from pyro_lvm import networks, posteriors, priors
 from pyro_lvm.data.dataset import Dataset
+from pyro_lvm.diffusion import ForwardProcess, LargeVariance, LinearLogSNR, Reverse, Velocity
 from pyro_lvm.zoo.recipe_parts import Activation, Networks, limits, some_of
 from pyro_lvm.zoo.registry import Made, entry
 
@@ -243,3 +245,48 @@ def vae_lars(
     nets = Networks(dataset, latent_dim, hidden_features, activation)
     prior = priors.Resampled(latent_dim, truncation=truncation)
     return nets.made(prior, posteriors.DiagonalNormal(nets.encoder(2 * latent_dim)), warm_up)
+
+
+@entry(
+    "vae-diffusion-prior",
+    prior="diffusion of the latents",
+    posterior="diagonal normal",
+    likelihood="Bernoulli, categorical or normal, by the data",
+    bound="ELBO",
+    reference="Vahdat, Kreis & Kautz (2021), Score-based Generative Modeling in Latent Space",
+    evidence="bound",
+)
+def vae_diffusion_prior(
+    dataset: Dataset,
+    latent_dim: int = 16,
+    hidden_features: tuple[int, ...] = (256, 256),
+    activation: Activation = "tanh",
+    warm_up: float = 0.0,
+    steps: int = 1000,
+    width: int = 128,
+    blocks: int = 2,
+) -> Made:
+    """An autoencoder whose prior is a diffusion of the latents, a standard normal to begin with.
+
+    Args:
+        dataset: any; its levels decide the likelihood.
+        latent_dim: number of latent dimensions, M.
+        hidden_features: widths of the hidden layers of encoder and decoder.
+        activation: between them, "tanh", "relu" or "gated".
+        warm_up: epochs in which the divergence comes to its full weight; 0 begins with it, as one may where the prior
+            is close to a standard normal at first.
+        steps: of the diffusion, T.
+        width: of the hidden layers of its network.
+        blocks: of its network.
+    """
+    nets = Networks(dataset, latent_dim, hidden_features, activation)
+    # With a log signal-to-noise ratio that falls evenly no step adds more to the bound's variance than others.
+    schedule = LinearLogSNR(9.0, -9.0)
+    net = networks.TimeMLP(latent_dim, hidden_features=width, blocks=blocks)
+    net.last.weight.data *= 0.01
+    net.last.bias.data *= 0.01
+    reverse = Reverse(net, latent_dim, schedule, Velocity(), LargeVariance())
+    prior = priors.Diffusion(ForwardProcess(latent_dim, schedule, steps), reverse)
+    made = nets.made(prior, posteriors.DiagonalNormal(nets.encoder(2 * latent_dim)), warm_up)
+    # The bound is estimated at one step of each latent: its gradients vary, and averages of the weights less so.
+    return replace(made, training={**made.training, "weight_average": 0.99})

@@ -6,7 +6,15 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from pyro_lvm.diagnostics import plot_code, plot_history, plot_kl, plot_latent, plot_reconstructions, plot_samples
+from pyro_lvm.diagnostics import (
+    plot_code,
+    plot_diffusion,
+    plot_history,
+    plot_kl,
+    plot_latent,
+    plot_reconstructions,
+    plot_samples,
+)
 
 HISTORY = [
     {"epoch": e, "train": -20.0 + e - 500 * (e == 1), "validation": -21.0 + e, "kl_z_1": 1.0, "kl_z_2": float("nan")}
@@ -33,6 +41,8 @@ def all_plots() -> list[Any]:
         plot_latent(torch.randn(30, 2), torch.rand(30)),
         plot_latent(torch.arange(9) % 4, torch.arange(9) % 2),
         plot_code(torch.eye(3)[torch.randint(3, (9, 5))]),
+        plot_diffusion(torch.linspace(1, 0, 9), torch.randn(9, 3, 4, 4)),
+        plot_diffusion(torch.linspace(1, 0, 9), torch.randn(9, 3, 2)),
     ]
 
 

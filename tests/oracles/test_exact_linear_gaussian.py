@@ -283,6 +283,7 @@ def test_factor_analysis_reaches_scikit_learns_likelihood(seed: int) -> None:
     np.testing.assert_allclose(ours.score_samples(x), theirs.score_samples(x), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_factor_analysis_of_digits_reaches_scikit_learns_likelihood() -> None:
     # Without the constant pixels, whose likelihood has no bound.
     x = DIGITS[:, DIGITS.std(0) > 0.5]

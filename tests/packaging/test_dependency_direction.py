@@ -9,12 +9,15 @@ import pytest
 # Where a new file belongs is decided here.
 RESTS_ON = {
     "configuration": (),
-    "distributions": ("configuration",),
-    "transforms": ("configuration",),
-    "networks": ("configuration",),
-    "priors": ("distributions", "transforms", "networks"),
-    "likelihoods": ("distributions", "transforms", "networks"),
+    "sizes": (),
+    "distributions": ("configuration", "sizes"),
+    "transforms": ("configuration", "sizes"),
+    "networks": ("configuration", "sizes"),
+    "diffusion": ("distributions", "networks"),
+    "priors": ("diffusion", "transforms"),
+    "likelihoods": ("diffusion", "transforms"),
     "posteriors": ("distributions", "transforms", "networks"),
+    "levels": ("priors", "posteriors"),
     "exact": (),
     "data": ("progress",),
     "progress": (),
@@ -34,15 +37,16 @@ RESTS_ON = {
     "fit": ("preflight", "progress", "run_folder", "launching", "compilation"),
     "diagnostics": ("evidence", "fit"),
     "report": ("diagnostics",),
-    "models": ("programs", "priors", "likelihoods", "posteriors"),
+    "models": ("programs", "priors", "likelihoods", "posteriors", "levels"),
     "guides": ("models", "exact"),
     "zoo": ("guides", "objectives", "data"),
     "verify": ("zoo", "report"),
     "workflow": ("zoo", "report"),
-    "cli": ("workflow", "verify"),
+    "comparison": ("workflow",),
+    "cli": ("workflow", "verify", "comparison"),
     "pyro_lvm": ("zoo", "report"),  # its __init__.py, which offers everything by one name
 }
-COMMAND_LINE = ("cli", "workflow", "verify")  # outside the library: these take what the package offers
+COMMAND_LINE = ("cli", "workflow", "verify", "comparison")  # outside the library: these take what the package offers
 
 
 def below(component: str) -> set[str]:

@@ -1,0 +1,325 @@
+"""Diffusions with many steps, or in continuous time, of which training looks at one moment at a time."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Size, Tensor, nn
+from torch.distributions import constraints, kl_divergence
+
+from pyro_lvm.diffusion import ForwardProcess, Reverse
+from pyro_lvm.diffusion.conditions import Condition, conditioned
+from pyro_lvm.diffusion.reverse import Prediction
+from pyro_lvm.distributions import BoundedDensity, StratifiedUniform
+from pyro_lvm.programs import Model, data_plate
+from pyro_lvm.sizes import check_sizes
+
+
+class Diffusion(Model):
+    r"""$p(x \mid z_1)\, p(z_T) \prod_{t=2}^T p_\theta(z_{t-1} \mid z_t)$ with T as large as you like.
+
+    Its bound is $E_q[\log p(x \mid z_1)] - \mathrm{KL}(q(z_T \mid x) \,\|\, p(z_T)) - \sum_{t=2}^T E_q\,
+    \mathrm{KL}(q(z_{t-1} \mid z_t, x) \,\|\, p_\theta(z_{t-1} \mid z_t))$, and its sum over steps is estimated from one
+    step of each datum: time is a plate of T − 1 elements that is subsampled, its scale that of any other. Memory and
+    the time of a training step do not grow with T. The estimate has no bias, so every objective that is a sum over
+    sites is what it says; importance weights there are none, and what needs them refuses the pair.
+
+    Its guide is `guides.SubsampledDiffusion`. Divergences have a closed form: use `ELBO(analytic_kl=True)`.
+
+    Args:
+        process: the forward process with T steps, the guide's too.
+        reverse: p_θ, one network for all steps.
+        decoder: z_1 as one vector (..., D) to the distribution of x, one of `pyro_lvm.likelihoods`.
+        condition: c, which makes it a model of p(x | c), one of `pyro_lvm.diffusion`'s; networks and decoder take it as
+            a further argument.
+
+    Sites:
+        `"z_1"` (B, *data_shape), what the decoder reads, without a density in either program; `"z_T"`; inside the plate
+        `"time"` at dim −2: `"moment"` in [0, 1), which stands for a step from 2 to T, `"z_t"` without a density, and
+        `"z_s"`, the step before it; `"x"` (B, *data_shape). Records `"noise_error"`, ‖ε − ε̂‖² at `"z_t"`, and with a
+        learned variance `"variance_divergence"`, that of `"z_s"` with a gradient for the variance alone.
+
+    Raises:
+        ValueError: for a process in continuous time: `ContinuousDiffusion` has it.
+
+    References:
+        Ho, Jain & Abbeel (2020), Denoising Diffusion Probabilistic Models. Nichol & Dhariwal (2021), Improved Denoising
+        Diffusion Probabilistic Models.
+
+    Example:
+        >>> from pyro_lvm import likelihoods
+        >>> from pyro_lvm.configuration import Part
+        >>> from pyro_lvm.diffusion import LinearSchedule, SmallVariance, Velocity
+        >>> class Net(Part):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.layer = nn.Linear(16, 16)
+        ...     def forward(self, z, t):
+        ...         return self.layer(z)
+        >>> _ = torch.manual_seed(0)
+        >>> schedule = LinearSchedule(100)
+        >>> process = ForwardProcess(16, schedule, steps=100, centre=2.0, spread=2.0)
+        >>> reverse = Reverse(Net(), 16, schedule, Velocity(), SmallVariance())
+        >>> model = Diffusion(process, reverse, likelihoods.NoisedLevels(process, levels=5))
+        >>> model.sample(3).shape
+        torch.Size([3, 16])
+    """
+
+    def __init__(
+        self, process: ForwardProcess, reverse: Reverse, decoder: nn.Module, condition: Condition | None = None
+    ) -> None:
+        super().__init__()
+        if process.steps is None:
+            raise ValueError("'process' is in continuous time, but this model has steps: use ContinuousDiffusion.")
+        self.process, self.reverse, self.decoder, self.steps = process, reverse, decoder, process.steps
+        self.condition = condition
+
+    def forward(self, x: Tensor | None = None, *, size: int | None = None) -> Tensor:
+        """Runs the program; see `data_plate` for `size`."""
+        pyro.module("model", self)
+        x, c = conditioned(self.condition, x, size, _like(self))
+        with data_plate(x, size):
+            return self.of_each(x, *c)
+
+    def of_each(self, x: Tensor | None, *condition: Tensor) -> Tensor:
+        """The program within the data plate, given every datum's condition: for programs with more in that plate."""
+        like, times = _like(self), [step / self.steps for step in range(self.steps, 0, -1)]
+        # Without data it is drawn, step by step; with data the guide has drawn it, and "z_s" scores the steps.
+        z_1 = pyro.sample("z_1", Ancestral(self.reverse, times, like, condition).mask(False))  # (B, *data_shape)
+        if x is not None:
+            self._score_steps(self.process.scaled(x), standard_normal(self.process, like), condition)
+        likelihood = self.decoder(z_1.flatten(-self.process.event_dim), *condition)
+        return pyro.sample("x", likelihood, obs=x)  # (B, *data_shape)
+
+    def _score_steps(self, x: Tensor, standard: TorchDistribution, c: tuple[Tensor, ...]) -> None:
+        pyro.sample("z_T", standard)
+        if self.steps == 1:
+            return
+        with time_plate(self.process):
+            s, t = step_times(self.process, pyro.sample("moment", StratifiedUniform(x)))  # (1, B)
+            z_t = pyro.sample("z_t", standard.mask(False))  # (1, B, *data_shape)
+            prediction = self.reverse.predict(z_t, t, *c)
+            p = self.reverse.step(z_t, s, t, prediction)
+            pyro.sample("z_s", p)
+            error = noise_error(self.process, x, z_t, t, prediction)
+            pyro.deterministic("noise_error", error, event_dim=0)
+            if prediction.raw is not None:
+                normal, event_dim = p.base_dist, self.process.event_dim
+                p_variance = dist.Normal(normal.loc.detach(), normal.scale).to_event(event_dim)
+                divergence = kl_divergence(self.process.bridge(x, z_t, s, t), p_variance)
+                pyro.deterministic("variance_divergence", divergence, event_dim=0)
+
+
+class ContinuousDiffusion(Model):
+    r"""A diffusion of infinitely many steps.
+
+    $\log p(x) \ge E_q[\log p(x \mid z_1)] - \mathrm{KL}(q(z_T \mid x) \,\|\, p(z_T)) - \tfrac12 \int_0^1 (-\ell'(t))\,
+    E_q \|\varepsilon - \hat\varepsilon_\theta(z_t, t)\|^2\, dt$.
+
+    ℓ is the schedule's log signal-to-noise ratio; z_1 is at time 0 and z_T at time 1, next to the data and farthest
+    from them. The integral is estimated at one moment of each datum. Of the schedule only the ends matter to the bound,
+    which a learned one finds; the way between them matters to the estimate's variance. Its guide is
+    `guides.SubsampledDiffusion`.
+
+    Args:
+        process: the forward process, its `steps` None, the guide's too.
+        reverse: with the parameterisation of your choice; the variance of its steps is read in sampling alone.
+        decoder: z_1 as one vector (..., D) to the distribution of x, one of `pyro_lvm.likelihoods`.
+        sampling_steps: of how many steps a draw from the prior predictive is made.
+        condition: c, see `Diffusion`.
+
+    Sites:
+        `"z_1"` (B, *data_shape), without a density in either program; `"z_T"`; inside the plate `"time"` at dim −2:
+        `"moment"`, t, and `"z_t"`, of which the model's log-density is minus the integral's estimate and the guide's 0;
+        `"x"` (B, *data_shape).
+
+    Raises:
+        ValueError: for a process with steps, and for `sampling_steps` < 1.
+
+    References:
+        Kingma, Salimans, Poole & Ho (2021), Variational Diffusion Models.
+
+    Example:
+        >>> from pyro_lvm import likelihoods
+        >>> from pyro_lvm.configuration import Part
+        >>> from pyro_lvm.diffusion import Epsilon, LearnedSchedule, SmallVariance
+        >>> class Net(Part):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.layer = nn.Linear(16, 16)
+        ...     def forward(self, z, t):
+        ...         return self.layer(z)
+        >>> _ = torch.manual_seed(0)
+        >>> schedule = LearnedSchedule()
+        >>> process = ForwardProcess(16, schedule, steps=None, centre=2.0, spread=2.0)
+        >>> reverse = Reverse(Net(), 16, schedule, Epsilon(), SmallVariance())
+        >>> model = ContinuousDiffusion(process, reverse, likelihoods.NoisedLevels(process, levels=5))
+        >>> model.sample(3).shape
+        torch.Size([3, 16])
+    """
+
+    def __init__(
+        self,
+        process: ForwardProcess,
+        reverse: Reverse,
+        decoder: nn.Module,
+        sampling_steps: int = 250,
+        condition: Condition | None = None,
+    ) -> None:
+        super().__init__()
+        if process.steps is not None:
+            raise ValueError(f"'process' has {process.steps} steps, but this model has none: use Diffusion.")
+        check_sizes(sampling_steps=sampling_steps)
+        self.process, self.reverse, self.decoder, self.sampling_steps = process, reverse, decoder, sampling_steps
+        self.condition = condition
+
+    def forward(self, x: Tensor | None = None, *, size: int | None = None) -> Tensor:
+        """Runs the program; see `data_plate` for `size`."""
+        pyro.module("model", self)
+        like, times = _like(self), [step / self.sampling_steps for step in range(self.sampling_steps, -1, -1)]
+        x, c = conditioned(self.condition, x, size, like)
+        with data_plate(x, size):
+            z_1 = pyro.sample("z_1", Ancestral(self.reverse, times, like, c).mask(False))  # (B, *data_shape)
+            if x is not None:
+                scaled = self.process.scaled(x)
+                pyro.sample("z_T", standard_normal(self.process, like))
+                with time_plate(self.process):
+                    t = pyro.sample("moment", StratifiedUniform(scaled))  # (1, B)
+                    pyro.sample("z_t", Denoising(self.process, self.reverse, scaled, t, c))  # (1, B, *data_shape)
+            return pyro.sample("x", self.decoder(z_1.flatten(-self.process.event_dim), *c), obs=x)  # (B, *data_shape)
+
+
+class Ancestral(TorchDistribution):
+    """Where a reverse process leads from noise: a density that can be sampled, and scored by a bound alone.
+
+    Args:
+        reverse: p(z_s | z_t).
+        times: to go through, from 1 downwards; a draw is of the last.
+        like: a tensor with the precision and device of the draws.
+        condition: further arguments of the process.
+    """
+
+    arg_constraints = {}  # noqa: RUF012  # as in every distribution
+
+    def __init__(
+        self,
+        reverse: Reverse,
+        times: Sequence[float],
+        like: Tensor,
+        condition: tuple[Tensor, ...] = (),
+        batch_shape: Size = Size(),  # noqa: B008
+        validate_args: bool | None = None,
+    ) -> None:
+        self._reverse, self._times, self._like, self._condition = reverse, times, like.detach(), condition
+        super().__init__(batch_shape, Size(reverse.data_shape), validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self) -> Any:
+        """All real arrays."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Ancestral":
+        """The same distribution for a larger batch."""
+        return Ancestral(
+            self._reverse, self._times, self._like, self._condition, Size(batch_shape), validate_args=False
+        )
+
+    def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008  # PyTorch's own signature
+        """Draws (*sample_shape, ..., *data_shape)."""
+        with torch.no_grad():
+            shape = self._extended_shape(sample_shape)
+            z = torch.randn(shape, dtype=self._like.dtype, device=self._like.device)
+            times = [self._like.new_full((), time) for time in self._times]
+            for t, s in pairwise(times):
+                z = self._reverse(z, s, t, *self._condition).sample()
+            return z
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """There is none in closed form."""
+        raise NotImplementedError(
+            "the density of a diffusion's draws is an integral over all its steps: use its bound."
+        )
+
+
+class Denoising(BoundedDensity):
+    r"""Of all noised versions of a datum between two ends of a diffusion, $-\tfrac12 (-\ell'(t)) \|\varepsilon -
+    \hat\varepsilon_\theta(z_t, t)\|^2$ at one z_t: its mean over uniform t is minus their divergence.
+
+    Args:
+        process: the forward process.
+        reverse: the network.
+        x: scaled data, (B, *data_shape).
+        t: times, (..., B).
+        condition: further arguments of the network.
+    """
+
+    arg_constraints = {}  # noqa: RUF012  # as in every distribution
+
+    def __init__(
+        self,
+        process: ForwardProcess,
+        reverse: Reverse,
+        x: Tensor,
+        t: Tensor,
+        condition: tuple[Tensor, ...] = (),
+        validate_args: bool | None = None,
+    ) -> None:
+        self._process, self._reverse, self._x, self._t, self._condition = process, reverse, x, t, condition
+        super().__init__(t.shape, Size(process.data_shape), validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self) -> Any:
+        """All real arrays."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Denoising":
+        """The same for a larger batch."""
+        t = self._t.expand(batch_shape)
+        return Denoising(self._process, self._reverse, self._x, t, self._condition, validate_args=False)
+
+    def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008  # PyTorch's own signature
+        """Draws from q(z_t | x)."""
+        return self._process.marginal(self._x, self._t).sample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The estimate, (...), nats."""
+        prediction = self._reverse.predict(value, self._t, *self._condition)
+        error = noise_error(self._process, self._x, value, self._t, prediction)
+        return 0.5 * self._process.schedule.slope(self._t) * error
+
+
+def time_plate(process: ForwardProcess) -> pyro.plate:
+    """The plate `"time"` at dim −2, of one moment of each datum: model and guide agree here on its scale."""
+    if process.steps is None:
+        return pyro.plate("time", 1, dim=-2)
+    # The subsample is given, not drawn: which step it is, each datum draws for itself.
+    return pyro.plate("time", process.steps - 1, subsample=torch.zeros(1, dtype=torch.long), dim=-2)
+
+
+def step_times(process: ForwardProcess, moment: Tensor) -> tuple[Tensor, Tensor]:
+    """The times s and t of a step from 2 to T that a moment in [0, 1) stands for."""
+    assert process.steps is not None
+    T = process.steps
+    step = 2 + (moment * (T - 1)).floor().clamp_max(T - 2)
+    return (step - 1) / T, step / T
+
+
+def noise_error(process: ForwardProcess, x: Tensor, z_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
+    """‖ε − ε̂‖², (...), of noised data z_t (..., *data_shape) and the scaled data x they come from."""
+    q = process.marginal(x, t).base_dist
+    square = ((z_t - q.loc) / q.scale - prediction.noise).square()
+    return square.flatten(-process.event_dim).sum(-1)
+
+
+def standard_normal(process: ForwardProcess, like: Tensor) -> TorchDistribution:
+    """N(0, I) over data."""
+    zeros = torch.zeros(process.data_shape, dtype=like.dtype, device=like.device)
+    return dist.Normal(zeros, torch.ones_like(zeros)).to_event(process.event_dim)
+
+
+def _like(model: nn.Module) -> Tensor:
+    return next(model.parameters(), torch.empty(()))

@@ -1,0 +1,153 @@
+"""Diffusions: latents of the data's own shape, which a forward process without parameters turns to noise."""
+
+from math import log, log2, prod
+from typing import Any
+
+from pyro_lvm import guides, likelihoods, models, networks
+from pyro_lvm.data.dataset import Dataset
+from pyro_lvm.diffusion import (
+    ConstantSchedule,
+    CosineSchedule,
+    Epsilon,
+    ForwardProcess,
+    LearnedSchedule,
+    LearnedVariance,
+    LinearSchedule,
+    NormalStep,
+    Reverse,
+    SmallVariance,
+)
+from pyro_lvm.objectives import ELBO, HybridDenoising, SimpleDenoising
+from pyro_lvm.zoo.recipe_parts import Activation, Networks, data_range, levels_of, usual_training
+from pyro_lvm.zoo.registry import Made, entry
+
+
+@entry(
+    "ddgm",
+    prior="diffusion of few steps",
+    posterior="forward diffusion",
+    likelihood="Bernoulli, categorical or normal, by the data",
+    bound="ELBO",
+    reference="Sohl-Dickstein et al. (2015), Deep Unsupervised Learning using Nonequilibrium Thermodynamics",
+)
+def ddgm(
+    dataset: Dataset,
+    hidden_features: tuple[int, ...] = (256, 256),
+    activation: Activation = "tanh",
+    steps: int = 5,
+    beta: float = 0.5,
+) -> Made:
+    """A chain of few noised versions of a datum, a network for each step back.
+
+    Args:
+        dataset: any; its levels decide the likelihood.
+        hidden_features: widths of the hidden layers of every network.
+        activation: between them, "tanh", "relu" or "gated".
+        steps: number of steps of the chain, T.
+        beta: how much of the variance each step makes anew.
+    """
+    (centre, spread), shape = data_range(dataset), dataset.shape
+    process = ForwardProcess(shape, ConstantSchedule(steps, beta), steps, centre, spread)
+    nets = Networks(dataset, prod(shape), hidden_features, activation)
+    transitions = [NormalStep(nets.between(shape, (2, *shape)), shape) for _ in range(steps - 1)]
+    model = models.DiffusionChain(process, transitions, nets.decoder())
+    return Made(model, guides.ForwardDiffusion(process), ELBO(analytic_kl=True), usual_training(dataset))
+
+
+@entry(
+    "ddpm",
+    prior="diffusion, 1000 linear steps",
+    posterior="forward diffusion",
+    likelihood="discretised normal",
+    bound="simple loss",
+    reference="Ho, Jain & Abbeel (2020), Denoising Diffusion Probabilistic Models",
+    evidence="bound",
+)
+def ddpm(dataset: Dataset, steps: int = 1000, width: int = 256, blocks: int = 3) -> Made:
+    """A diffusion of many steps that is trained to tell the noise, all steps alike.
+
+    Args:
+        dataset: of levels.
+        steps: T, more than 20.
+        width: of the network's hidden layers.
+        blocks: of the network.
+    """
+    levels, schedule = levels_of(dataset, "ddpm"), LinearSchedule(steps)
+    process = ForwardProcess(dataset.shape, schedule, steps, *data_range(dataset))
+    net = _network(dataset, levels, dataset.shape, width, blocks)
+    reverse = Reverse(net, dataset.shape, schedule, Epsilon(), SmallVariance())
+    model = models.Diffusion(process, reverse, likelihoods.DiscretizedNormal(process, reverse, levels))
+    return Made(model, guides.SubsampledDiffusion(process), SimpleDenoising(), _training(dataset))
+
+
+@entry(
+    "ddpm-cosine",
+    prior="diffusion, 1000 cosine steps",
+    posterior="forward diffusion",
+    likelihood="discretised normal",
+    bound="hybrid loss",
+    reference="Nichol & Dhariwal (2021), Improved Denoising Diffusion Probabilistic Models",
+    evidence="bound",
+)
+def ddpm_cosine(dataset: Dataset, steps: int = 1000, width: int = 256, blocks: int = 3) -> Made:
+    """A diffusion whose noise comes evenly and whose reverse variances are learned.
+
+    Args:
+        dataset: of levels.
+        steps: number of steps of the chain, T.
+        width: of the network's hidden layers.
+        blocks: of the network.
+    """
+    levels, schedule = levels_of(dataset, "ddpm-cosine"), CosineSchedule(steps)
+    process = ForwardProcess(dataset.shape, schedule, steps, *data_range(dataset))
+    net = _network(dataset, levels, (2, *dataset.shape), width, blocks)
+    reverse = Reverse(net, dataset.shape, schedule, Epsilon(), LearnedVariance())
+    model = models.Diffusion(process, reverse, likelihoods.DiscretizedNormal(process, reverse, levels))
+    return Made(model, guides.SubsampledDiffusion(process), HybridDenoising(), _training(dataset))
+
+
+@entry(
+    "vdm",
+    prior="diffusion in continuous time",
+    posterior="forward diffusion, learned noise",
+    likelihood="levels from their noised values",
+    bound="ELBO",
+    reference="Kingma, Salimans, Poole & Ho (2021), Variational Diffusion Models",
+    evidence="bound",
+)
+def vdm(dataset: Dataset, width: int = 256, blocks: int = 3, sampling_steps: int = 250) -> Made:
+    """A diffusion in continuous time that is trained on its bound, schedule and all.
+
+    Args:
+        dataset: of levels.
+        width: of the network's hidden layers.
+        blocks: of the network.
+        sampling_steps: of how many steps a draw is made.
+    """
+    levels = levels_of(dataset, "vdm")
+    # At the first time the noise is a sixth of the distance between levels: the decoder tells them apart.
+    schedule = LearnedSchedule(high=_log_snr_of_noise(2 / (levels - 1) / 6), low=-6.0)
+    process = ForwardProcess(dataset.shape, schedule, None, *data_range(dataset))
+    net = _network(dataset, levels, dataset.shape, width, blocks)
+    reverse = Reverse(net, dataset.shape, schedule, Epsilon(), SmallVariance())
+    model = models.ContinuousDiffusion(process, reverse, likelihoods.NoisedLevels(process, levels), sampling_steps)
+    return Made(model, guides.SubsampledDiffusion(process), ELBO(analytic_kl=True), _training(dataset))
+
+
+def _network(dataset: Dataset, levels: int, out_shape: tuple[int, ...], width: int, blocks: int) -> networks.TimeMLP:
+    """A network of all times that tells levels apart where the noise is smaller than their distance."""
+    # Levels are 2/(L − 1) apart, and the period of the n-th Fourier feature is 2/2ⁿ.
+    finest = max(1, round(log2(levels - 1)))
+    exponents = (finest - 1, finest)
+    return networks.TimeMLP(dataset.shape, out_shape, hidden_features=width, blocks=blocks, exponents=exponents)
+
+
+def _training(dataset: Dataset) -> dict[str, Any]:
+    """Settings that suit a network of all times: many steps, and weights that come to rest."""
+    batch_size = min(128, len(dataset.train))
+    return {"epochs": 1000, "batch_size": batch_size, "learning_rate": 2e-3, "scheduler": "CosineAnnealingLR"}
+
+
+def _log_snr_of_noise(scale: float) -> float:
+    """The log signal-to-noise ratio at which the noise is so large."""
+    return log((1 - scale**2) / scale**2)
