@@ -14,6 +14,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from benchmarks import (
+    diffusion,
     evidence_time,
     iwae,
     memory,
@@ -21,6 +22,7 @@ from benchmarks import (
     part_costs,
     ppca,
     rendering,
+    sampling,
     scaling,
     vae_mnist,
     vae_small,
@@ -39,6 +41,8 @@ BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "ppca": ppca.measure,
     "vmf": von_mises_fisher.measure,
     "parts": part_costs.measure,
+    "diffusion": diffusion.measure,
+    "sampling": sampling.measure,
     "memory": memory.measure,
     "scaling": scaling.measure,
 }

@@ -38,7 +38,7 @@ def measured(names: list[str], runs: dict[str, Any], compiled: dict[str, Any]) -
         faster = compiled.get(name, {})
         factor = "–" if not faster else "no" if faster["failure"] else f"{faster['ratio']:.1f} times"
         yield (
-            f"| `{name}` | {mean(run['elbo'] for run in of):.2f} | {likelihood(of)} | {spread(of)} "
+            f"| `{name}` | {mean(run['elbo'] for run in of):.2f} | {likelihood(name, of)} | {spread(of)} "
             f"| {max(run['standard_error'] for run in of):.3f} | {f'{worst:.2f}' if worst > -1e9 else 'none'} "
             f"| {mean(run['seconds'] for run in of):.0f} | {factor} |"
         )
@@ -49,7 +49,7 @@ def overview(names: list[str], runs: dict[str, Any]) -> Iterator[str]:
     yield "| entry | prior | posterior | likelihood | objective | test log-likelihood |"
     yield "|---|---|---|---|---|---|"
     for name in names:
-        of, numbers = zoo.recipe(name), f"{likelihood(runs[name])} ± {spread(runs[name])}".replace("-", "−")
+        of, numbers = zoo.recipe(name), f"{likelihood(name, runs[name])} ± {spread(runs[name])}".replace("-", "−")
         yield f"| `{name}` | {of.prior} | {of.posterior} | {of.likelihood} | {of.bound} | {numbers} |"
 
 
@@ -82,9 +82,10 @@ def section(name: str, compiled: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def likelihood(of: list[dict[str, float]]) -> str:
-    """The mean over seeds."""
-    return f"{mean(run['log_likelihood'] for run in of):.2f}"
+def likelihood(name: str, of: list[dict[str, float]]) -> str:
+    """The mean over seeds; of the bound, and said to be one, where there is no more."""
+    at_least = "≥ " if zoo.recipe(name).evidence == "bound" else ""
+    return f"{at_least}{mean(run['log_likelihood'] for run in of):.2f}"
 
 
 def spread(of: list[dict[str, float]]) -> str:
