@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pyro_lvm.configuration import Part
 from pyro_lvm.diffusion.discrete import Corruption
+from pyro_lvm.diffusion.moments import time_plate
 from pyro_lvm.distributions import StratifiedUniform
-from pyro_lvm.models.discrete_diffusion import time_plate
 from pyro_lvm.programs import data_plate
 
 
@@ -50,7 +50,7 @@ class ForwardCorruption(Part):
             z_T = pyro.sample("z_T", _states(corruption.marginal(values, last), shape))
             pyro.sample("z_1", _states(corruption.marginal(values, first), shape).mask(False))
             if corruption.steps > 1:
-                with time_plate(corruption):
+                with time_plate(corruption.steps):
                     moment = pyro.sample("moment", StratifiedUniform(corruption.reference))  # (1, B)
                     t = corruption.step_at(moment)
                     z_t = pyro.sample("z_t", _states(corruption.marginal(values, t), shape).mask(False))

@@ -6,8 +6,8 @@ from torch import Tensor
 from pyro_lvm.configuration import Part
 from pyro_lvm.diffusion import ForwardProcess
 from pyro_lvm.diffusion.conditions import Condition
+from pyro_lvm.diffusion.moments import time_plate
 from pyro_lvm.distributions import StratifiedUniform
-from pyro_lvm.models.diffusion import step_times, time_plate
 from pyro_lvm.programs import data_plate
 
 
@@ -52,9 +52,8 @@ class SubsampledDiffusion(Part):
             z_1: Tensor = pyro.sample("z_1", process.marginal(x_0, first).mask(False))  # (B, *data_shape)
             pyro.sample("z_T", process.marginal(x_0, last))
             if process.steps != 1:
-                with time_plate(process):
-                    moment = pyro.sample("moment", StratifiedUniform(x_0))  # (1, B)
-                    s, t = (moment, moment) if process.steps is None else step_times(process, moment)
+                with time_plate(process.steps):
+                    s, t = process.step_times(pyro.sample("moment", StratifiedUniform(x_0)))  # (1, B)
                     z_t = pyro.sample("z_t", process.marginal(x_0, t).mask(False))  # (1, B, *data_shape)
                     if process.steps is not None:
                         pyro.sample("z_s", process.bridge(x_0, z_t, s, t))

@@ -13,6 +13,7 @@ from torch.distributions import constraints, kl_divergence
 
 from pyro_lvm.diffusion import ForwardProcess, Reverse
 from pyro_lvm.diffusion.conditions import Condition, conditioned
+from pyro_lvm.diffusion.moments import time_plate
 from pyro_lvm.diffusion.reverse import Prediction
 from pyro_lvm.distributions import BoundedDensity, StratifiedUniform
 from pyro_lvm.programs import Model, data_plate
@@ -99,8 +100,8 @@ class Diffusion(Model):
         pyro.sample("z_T", standard)
         if self.steps == 1:
             return
-        with time_plate(self.process):
-            s, t = step_times(self.process, pyro.sample("moment", StratifiedUniform(x)))  # (1, B)
+        with time_plate(self.process.steps):
+            s, t = self.process.step_times(pyro.sample("moment", StratifiedUniform(x)))  # (1, B)
             z_t = pyro.sample("z_t", standard.mask(False))  # (1, B, *data_shape)
             prediction = self.reverse.predict(z_t, t, *c)
             p = self.reverse.step(z_t, s, t, prediction)
@@ -187,7 +188,7 @@ class ContinuousDiffusion(Model):
             if x is not None:
                 scaled = self.process.scaled(x)
                 pyro.sample("z_T", standard_normal(self.process, like))
-                with time_plate(self.process):
+                with time_plate(self.process.steps):
                     t = pyro.sample("moment", StratifiedUniform(scaled))  # (1, B)
                     pyro.sample("z_t", Denoising(self.process, self.reverse, scaled, t, c))  # (1, B, *data_shape)
             return pyro.sample("x", self.decoder(z_1.flatten(-self.process.event_dim), *c), obs=x)  # (B, *data_shape)
@@ -290,22 +291,6 @@ class Denoising(BoundedDensity):
         prediction = self._reverse.predict(value, self._t, *self._condition)
         error = noise_error(self._process, self._x, value, self._t, prediction)
         return 0.5 * self._process.schedule.slope(self._t) * error
-
-
-def time_plate(process: ForwardProcess) -> pyro.plate:
-    """The plate `"time"` at dim −2, of one moment of each datum: model and guide agree here on its scale."""
-    if process.steps is None:
-        return pyro.plate("time", 1, dim=-2)
-    # The subsample is given, not drawn: which step it is, each datum draws for itself.
-    return pyro.plate("time", process.steps - 1, subsample=torch.zeros(1, dtype=torch.long), dim=-2)
-
-
-def step_times(process: ForwardProcess, moment: Tensor) -> tuple[Tensor, Tensor]:
-    """The times s and t of a step from 2 to T that a moment in [0, 1) stands for."""
-    assert process.steps is not None
-    T = process.steps
-    step = 2 + (moment * (T - 1)).floor().clamp_max(T - 2)
-    return (step - 1) / T, step / T
 
 
 def noise_error(process: ForwardProcess, x: Tensor, z_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:

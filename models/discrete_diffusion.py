@@ -6,7 +6,8 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyro_lvm.diffusion.discrete import Corruption, DiscreteReverse
+from pyro_lvm.diffusion.discrete import DiscreteReverse
+from pyro_lvm.diffusion.moments import time_plate
 from pyro_lvm.distributions import StratifiedUniform
 from pyro_lvm.programs import Model, data_plate
 
@@ -56,7 +57,7 @@ class DiscreteDiffusion(Model):
                 return pyro.sample("x", self.reverse.likelihood(self.denoise(z_T)))
             z_1 = pyro.sample("z_1", self.end().mask(False))  # (B, *data_shape)
             if corruption.steps > 1:
-                with time_plate(corruption):
+                with time_plate(corruption.steps):
                     t = corruption.step_at(pyro.sample("moment", StratifiedUniform(corruption.reference)))  # (1, B)
                     z_t = pyro.sample("z_t", self.end().mask(False))  # (1, B, *data_shape)
                     pyro.sample("z_s", self.reverse(z_t, t))
@@ -76,9 +77,3 @@ class DiscreteDiffusion(Model):
             for step in range(self.reverse.corruption.steps, 1, -1):
                 z = self.reverse(z, torch.full((), step, device=z.device)).sample()
         return z
-
-
-def time_plate(corruption: Corruption) -> pyro.plate:
-    """The plate `"time"` at dim −2, of one step of each datum: model and guide agree here on its scale."""
-    # The subsample is given, not drawn: which step it is, each datum draws for itself.
-    return pyro.plate("time", corruption.steps - 1, subsample=torch.zeros(1, dtype=torch.long), dim=-2)

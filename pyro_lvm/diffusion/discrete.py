@@ -16,6 +16,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_lvm.configuration import Part
+from pyro_lvm.diffusion.moments import step_of
 from pyro_lvm.sizes import check_sizes, checked_shape
 
 __all__ = [
@@ -76,7 +77,7 @@ class Corruption(Part):
 
     def step_at(self, u: Tensor) -> Tensor:
         """The step from 2 to T that a number u in [0, 1) stands for, each as often as any other, (...), int64."""
-        return 2 + (u * (self.steps - 1)).long().clamp_max(self.steps - 2)
+        return step_of(u, self.steps).long()
 
     @property
     def reference(self) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_lvm.configuration import Part
 from pyro_lvm.diffusion.forward import bridge, marginal
+from pyro_lvm.diffusion.moments import step_of
 from pyro_lvm.diffusion.schedules import NoiseSchedule, check_falls
 from pyro_lvm.sizes import check_sizes, checked_shape
 
@@ -82,6 +83,16 @@ class ForwardProcess(Part):
             )
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         return x if (self.centre, self.spread) == (0.0, 1.0) else (x - self.centre) / self.spread
+
+    def step_times(self, moment: Tensor) -> tuple[Tensor, Tensor]:
+        """The times s and t of the step from 2 to T that a moment in [0, 1) stands for, each (...).
+
+        In continuous time both are the moment itself.
+        """
+        if self.steps is None:
+            return moment, moment
+        step = step_of(moment, self.steps)
+        return (step - 1) / self.steps, step / self.steps
 
     def marginal(self, x: Tensor, t: Tensor) -> TorchDistribution:
         """q(z_t | x) of scaled data; see `diffusion.marginal`."""

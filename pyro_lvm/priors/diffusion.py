@@ -109,9 +109,7 @@ class _Chain(BoundedDensity):
         bound = bound - kl_divergence(w_T, dist.Normal(torch.zeros_like(x), torch.ones_like(x)).to_event(1))
         if T > 1:
             # One step for each latent, all of them equally often, stands for all T − 1.
-            u = StratifiedUniform(x).sample(x.shape[:-1])
-            step = 2 + (u * (T - 1)).floor().clamp_max(T - 2)
-            s, t = (step - 1) / T, step / T
+            s, t = process.step_times(StratifiedUniform(x).sample(x.shape[:-1]))
             w_t = process.marginal(x, t).rsample()
             bound = bound - (T - 1) * kl_divergence(process.bridge(x, w_t, s, t), self.reverse(w_t, s, t))
         return bound - x.shape[-1] * log(process.spread)

@@ -170,7 +170,7 @@ def expected_bound(model: nn.Module, process: ForwardProcess, moments: Tensor, w
     )
     weight = (weights[:, None, None] * mass[None, :, None] * mass).expand(shape).reshape(-1)
     x = (MEAN + math.sqrt(VARIANCE) * node)[:, None]  # (B, 1)
-    t = models.diffusion.step_times(process, moment)[1] if process.steps else moment
+    t = process.step_times(moment)[1]
 
     def noised(time: Tensor) -> Tensor:
         q = marginal(process.schedule, x, time, 1)
