@@ -1,6 +1,6 @@
 """Logistic densities rounded to levels, and mixtures of them."""
 
-from typing import Any
+from typing import Any, final
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -8,12 +8,11 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-# In levels. With less, what is far from the location would overflow single precision; what a bin's width from an edge
-# already has a probability of exp(−10⁶) does not tell smaller scales apart.
-_MINIMUM_SCALE = 1e-6
+from pyro_lvm.distributions.discretized import Discretized
 
 
-class DiscretizedLogistic(TorchDistribution):
+@final
+class DiscretizedLogistic(Discretized):
     r"""$p(k) = \sigma((k + \tfrac12 - \mu)/s) - \sigma((k - \tfrac12 - \mu)/s)$ for levels k = 0, …, L − 1.
 
     A logistic variable rounded to the nearest level; the first bin is open to the left and the last to the right, so
@@ -39,37 +38,13 @@ class DiscretizedLogistic(TorchDistribution):
         tensor([0.0474, 0.2215, 0.4621, 0.2215, 0.0474])
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    def noise(self, shape: Size) -> Tensor:
+        """Logistic draws."""
+        u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
+        return u.log() - torch.log1p(-u)
 
-    def __init__(self, loc: Tensor, scale: Tensor, levels: int, validate_args: bool | None = None) -> None:
-        if levels < 2:
-            raise ValueError(f"'levels' is the number of values and must be at least 2: {levels}.")
-        self.loc, self.scale = torch.broadcast_tensors(loc, scale)
-        self.levels = levels
-        super().__init__(self.loc.shape, validate_args=validate_args)
-
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
-    def support(self) -> Any:
-        """The levels."""
-        return constraints.integer_interval(0, self.levels - 1)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretizedLogistic":
-        """The same distribution for a larger batch."""
-        loc, scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)
-        return DiscretizedLogistic(loc, scale, self.levels, validate_args=False)
-
-    def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008  # PyTorch's own signature
-        """Levels (*sample_shape, ...): a logistic draw, rounded, and what lies outside in the outer bins."""
-        with torch.no_grad():
-            u = torch.rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
-            y = self.loc + self.scale.clamp_min(_MINIMUM_SCALE) * (u.log() - torch.log1p(-u))
-            return y.round().clamp(0, self.levels - 1)
-
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_mass(self, value: Tensor, scale: Tensor) -> Tensor:
         """log p(k), (...), nats."""
-        if self._validate_args:
-            self._validate_sample(value)
-        scale = self.scale.clamp_min(_MINIMUM_SCALE)
         below = logsigmoid((value + 0.5 - self.loc) / scale)
         above = logsigmoid((self.loc - value + 0.5) / scale)
         bin_width = (-torch.expm1(-1 / scale)).log()
@@ -79,6 +54,7 @@ class DiscretizedLogistic(TorchDistribution):
         )
 
 
+@final
 class DiscretizedLogisticMixture(TorchDistribution):
     r"""$p(k) = \sum_c \pi_c\, p(k \mid \mu_c, s_c)$ over discretised logistics; see `DiscretizedLogistic`.
 
