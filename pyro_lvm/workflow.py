@@ -64,6 +64,7 @@ _NATS = "nats per datum"
 _What = tuple[str, str, str]  # a number's name, unit and meaning
 _POSTERIOR_BYTES = 16 * 2**20
 _POSTERIOR_DATA = 64
+_PRIOR_DRAWS_OF_CHAINS = 10
 
 
 @dataclass(frozen=True)
@@ -344,7 +345,11 @@ def write_posterior(run: Run, evaluation: Evaluation) -> tuple[Path, int]:
     """
     x = run.dataset.splits[evaluation.split][:_POSTERIOR_DATA]
     draws, size = _affordable(run, x)
-    idata = diagnostics.posterior(run.model, run.guide, x[:size], draws, 4, seed=evaluation.seed)
+    # A draw from the prior of a diffusion takes all of its steps: a few of them say enough.
+    prior_draws = min(draws, _PRIOR_DRAWS_OF_CHAINS) if run.recipe.evidence == "bound" else draws
+    idata = diagnostics.posterior(
+        run.model, run.guide, x[:size], draws, 4, prior_draws=prior_draws, seed=evaluation.seed
+    )
     path = run.path / "posterior.nc"
     idata.to_netcdf(str(path))
     return path, size

@@ -19,6 +19,7 @@ def posterior(
     draws: int = 500,
     chains: int = 4,
     *,
+    prior_draws: int | None = None,
     seed: int | None = None,
     size: int | None = None,
 ) -> Any:
@@ -34,8 +35,8 @@ def posterior(
     - `sample_stats`: `log_weight`, $\log p(x, z) - \log q(z \mid x)$, nats, per datum and not scaled by plates; for
       programs with latents that all data share, one number for the whole batch. Where q is the exact posterior, it
       is log p(x), draw by draw. Left out where log-weights are themselves estimates, as a diffusion's are.
-    - `prior`, `prior_predictive`: one chain of `draws` ancestral draws from the model, of as many data as `x` holds.
-      Left out with a warning where the model's prior cannot be sampled.
+    - `prior`, `prior_predictive`: one chain of `prior_draws` ancestral draws from the model, of as many data as `x`
+      holds. Left out with a warning where the model's prior cannot be sampled.
     - `observed_data`: x.
 
     Dimensions are (chain, draw, datum, *others). "datum" is the plate of the data, other plates keep their names; the
@@ -51,6 +52,8 @@ def posterior(
         x: the data to condition on, (B, *data_shape).
         draws: number of draws in each chain.
         chains: number of chains; ArviZ's statistics need 2 or more for some things, and 4 for none.
+        prior_draws: number of draws from the model's prior, as many as `draws` where left out; 0 leaves them out. A
+            draw of a diffusion takes all of its steps.
         seed: makes the result repeatable and leaves the caller's random state alone; with None, that is consumed.
         size: number of data in the whole set, where `x` is a part of it; no number in the result depends on it unless
             the programs use it themselves.
@@ -59,7 +62,8 @@ def posterior(
         The ArviZ object; `to_netcdf` and back keeps every bit.
 
     Raises:
-        ValueError: where `draws` or `chains` < 1, `x` is no batch of data, or the programs do not fit one another.
+        ValueError: where `draws` or `chains` < 1, `prior_draws` < 0, `x` is no batch of data, or the programs do not
+            fit one another.
 
     References:
         Kumar, Carroll, Hartikainen & Martin (2019), ArviZ: a unified library for exploratory analysis of Bayesian
@@ -78,10 +82,14 @@ def posterior(
     for name, number in (("draws", draws), ("chains", chains)):
         if not isinstance(number, int) or number < 1:
             raise ValueError(f"'{name}' is a number of draws or chains and must be at least 1, not {number!r}.")
+    if prior_draws is not None and (not isinstance(prior_draws, int) or prior_draws < 0):
+        raise ValueError(f"'prior_draws' is a number of draws and must be 0 or more, not {prior_draws!r}.")
     x = checked(model, guide, x)
     with seeded(seed):
         sampler = Sampler(model, guide, x, size=size)
-        groups = _posterior_groups(sampler, chains, draws) | _prior_groups(sampler, draws)
+        groups = _posterior_groups(sampler, chains, draws)
+        if prior_draws != 0:
+            groups |= _prior_groups(sampler, draws if prior_draws is None else prior_draws)
     observed = _Group(sampler.variables, None)
     for name, value in sampler.observed.items():
         observed.add(name, value, sampler.variables[name])

@@ -197,6 +197,14 @@ def test_a_prior_that_cannot_be_sampled_is_left_out_with_a_warning() -> None:
     assert "posterior_predictive" in names(idata)
 
 
+def test_draws_from_the_prior_are_as_many_as_asked_for(ppca: Any) -> None:
+    idata, without = (posterior(*ppca, draws=20, chains=2, prior_draws=n, seed=0) for n in (3, 0))
+    assert idata["prior"]["z"].shape == (1, 3, 5, 2)
+    assert idata["prior_predictive"]["x"].shape == (1, 3, 5, 2, 3)
+    assert idata["posterior"]["z"].shape == (2, 20, 5, 2)
+    assert names(idata) - names(without) == {"prior", "prior_predictive"}
+
+
 def test_chunks_change_nothing_but_memory(ppca: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, guide, x = ppca
     monkeypatch.setattr(drawing, "_NUMBERS_PER_RUN", 7 * (5 * 2 + x.numel()))  # 7 draws a run
@@ -308,7 +316,10 @@ def test_arviz_reads_discrete_data() -> None:
     assert np.isfinite(float(az().loo(idata).p if NEW else az().loo(idata).p_loo))
 
 
-@pytest.mark.parametrize(("wrong", "match"), [({"draws": 0}, "'draws'"), ({"chains": 0}, "'chains'")])
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [({"draws": 0}, "'draws'"), ({"chains": 0}, "'chains'"), ({"prior_draws": -1}, "'prior_draws'")],
+)
 def test_wrong_numbers(wrong: dict[str, int], match: str, ppca: Any) -> None:
     with pytest.raises(ValueError, match=match):
         posterior(*ppca, **wrong)
