@@ -6,8 +6,8 @@ a user's own may accept `x` only.
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar, cast
 
 import pyro
@@ -22,7 +22,17 @@ from torch.distributions import transform_to
 from pyro_lvm.capture import ProductChoices, Replayer
 from pyro_lvm.configuration import Part
 
-__all__ = ["Constant", "Model", "Pair", "Program", "data_plate", "pair", "parameters_of", "tensors_of"]
+__all__ = [
+    "Constant",
+    "Model",
+    "Pair",
+    "Program",
+    "constants_are_meant",
+    "data_plate",
+    "pair",
+    "parameters_of",
+    "tensors_of",
+]
 
 T = TypeVar("T", bound=Tensor)
 
@@ -216,6 +226,14 @@ def _once(tensors: Iterable[T]) -> list[T]:
     return list({id(tensor): tensor for tensor in tensors}.values())
 
 
+@contextmanager
+def constants_are_meant() -> Iterator[None]:
+    """Keeps `pyro.module` from warning of parameters that need no gradient: who froze them knows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*requires_grad=False")
+        yield
+
+
 class Constant(Messenger):
     """While it is entered, a program's parameters are constants: gradients pass through what is computed, not to them.
 
@@ -232,9 +250,7 @@ class Constant(Messenger):
 
     def __enter__(self) -> "Constant":
         if self._active:
-            # `pyro.module` warns of parameters that need no gradient; here that is what is wanted.
-            self._quiet.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", message=".*requires_grad=False")
+            self._quiet.enter_context(constants_are_meant())
         if self._active and isinstance(self._program, (Program, nn.Module)):
             for parameter in self._program.parameters():
                 self._hold(parameter)

@@ -162,7 +162,6 @@ def autoencoder(prior: nn.Module) -> tuple[models.VAE, guides.Amortized]:
     return models.VAE(prior, decoder), guides.Amortized(posteriors.DiagonalNormal(networks.MLP(4, 4, (16,))))
 
 
-@pytest.mark.filterwarnings("ignore:.*requires_grad=False")  # Pyro remarks on what is frozen
 def test_it_is_trained_beside_the_encoder_or_after_it() -> None:
     x = torch.randn(200, 4) @ torch.randn(4, 4)
     model, guide = autoencoder(learned(8))

@@ -18,7 +18,7 @@ from pyro_lvm.launching import alone, launching
 from pyro_lvm.objectives import ELBO, Objective
 from pyro_lvm.preflight import as_programs_data
 from pyro_lvm.processes import Processes, ProcessLost
-from pyro_lvm.programs import pair
+from pyro_lvm.programs import constants_are_meant, pair
 from pyro_lvm.progress import progress_bar
 from pyro_lvm.run_folder import RunFolder
 
@@ -131,7 +131,7 @@ def fit(
         )
     if devices > 1:
         import lightning_fabric  # noqa: F401  # before processes are forked, which have what is imported
-    with launching(devices) as launch:
+    with constants_are_meant(), launching(devices) as launch:
         training = as_programs_data(data, "data", programs)
         held_out = None if validation is None else as_programs_data(validation, "validation", programs)
         check_batches(training, held_out, batch_size, early_stopping)
