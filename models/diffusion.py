@@ -1,21 +1,17 @@
 """Diffusions with many steps, or in continuous time, of which training looks at one moment at a time."""
 
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
-
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
-from torch import Size, Tensor, nn
-from torch.distributions import constraints, kl_divergence
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
 
 from pyro_lvm.diffusion import ForwardProcess, Reverse
 from pyro_lvm.diffusion.conditions import Condition, conditioned
+from pyro_lvm.diffusion.densities import Denoising, ReverseChain, standard_normal
 from pyro_lvm.diffusion.moments import time_plate
-from pyro_lvm.diffusion.reverse import Prediction
-from pyro_lvm.distributions import BoundedDensity, StratifiedUniform
+from pyro_lvm.distributions import StratifiedUniform
 from pyro_lvm.programs import Model, data_plate
 from pyro_lvm.sizes import check_sizes
 
@@ -90,9 +86,9 @@ class Diffusion(Model):
         """The program within the data plate, given every datum's condition: for programs with more in that plate."""
         like, times = _like(self), [step / self.steps for step in range(self.steps, 0, -1)]
         # Without data it is drawn, step by step; with data the guide has drawn it, and "z_s" scores the steps.
-        z_1 = pyro.sample("z_1", Ancestral(self.reverse, times, like, condition).mask(False))  # (B, *data_shape)
+        z_1 = pyro.sample("z_1", ReverseChain(self.reverse, times, like, condition).mask(False))  # (B, *data_shape)
         if x is not None:
-            self._score_steps(self.process.scaled(x), standard_normal(self.process, like), condition)
+            self._score_steps(self.process.scaled(x), standard_normal(self.process.data_shape, like), condition)
         likelihood = self.decoder(z_1.flatten(-self.process.event_dim), *condition)
         return pyro.sample("x", likelihood, obs=x)  # (B, *data_shape)
 
@@ -106,7 +102,7 @@ class Diffusion(Model):
             prediction = self.reverse.predict(z_t, t, *c)
             p = self.reverse.step(z_t, s, t, prediction)
             pyro.sample("z_s", p)
-            error = noise_error(self.process, x, z_t, t, prediction)
+            error = self.process.noise_error(x, z_t, t, prediction.noise)
             pyro.deterministic("noise_error", error, event_dim=0)
             if prediction.raw is not None:
                 normal, event_dim = p.base_dist, self.process.event_dim
@@ -184,126 +180,14 @@ class ContinuousDiffusion(Model):
         like, times = _like(self), [step / self.sampling_steps for step in range(self.sampling_steps, -1, -1)]
         x, c = conditioned(self.condition, x, size, like)
         with data_plate(x, size):
-            z_1 = pyro.sample("z_1", Ancestral(self.reverse, times, like, c).mask(False))  # (B, *data_shape)
+            z_1 = pyro.sample("z_1", ReverseChain(self.reverse, times, like, c).mask(False))  # (B, *data_shape)
             if x is not None:
                 scaled = self.process.scaled(x)
-                pyro.sample("z_T", standard_normal(self.process, like))
+                pyro.sample("z_T", standard_normal(self.process.data_shape, like))
                 with time_plate(self.process.steps):
                     t = pyro.sample("moment", StratifiedUniform(scaled))  # (1, B)
                     pyro.sample("z_t", Denoising(self.process, self.reverse, scaled, t, c))  # (1, B, *data_shape)
             return pyro.sample("x", self.decoder(z_1.flatten(-self.process.event_dim), *c), obs=x)  # (B, *data_shape)
-
-
-class Ancestral(TorchDistribution):
-    """Where a reverse process leads from noise: a density that can be sampled, and scored by a bound alone.
-
-    Args:
-        reverse: p(z_s | z_t).
-        times: to go through, from 1 downwards; a draw is of the last.
-        like: a tensor with the precision and device of the draws.
-        condition: further arguments of the process.
-    """
-
-    arg_constraints = {}  # noqa: RUF012  # as in every distribution
-
-    def __init__(
-        self,
-        reverse: Reverse,
-        times: Sequence[float],
-        like: Tensor,
-        condition: tuple[Tensor, ...] = (),
-        batch_shape: Size = Size(),  # noqa: B008
-        validate_args: bool | None = None,
-    ) -> None:
-        self._reverse, self._times, self._like, self._condition = reverse, times, like.detach(), condition
-        super().__init__(batch_shape, Size(reverse.data_shape), validate_args=validate_args)
-
-    @constraints.dependent_property(is_discrete=False)
-    def support(self) -> Any:
-        """All real arrays."""
-        return constraints.independent(constraints.real, len(self.event_shape))
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Ancestral":
-        """The same distribution for a larger batch."""
-        return Ancestral(
-            self._reverse, self._times, self._like, self._condition, Size(batch_shape), validate_args=False
-        )
-
-    def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008  # PyTorch's own signature
-        """Draws (*sample_shape, ..., *data_shape)."""
-        with torch.no_grad():
-            shape = self._extended_shape(sample_shape)
-            z = torch.randn(shape, dtype=self._like.dtype, device=self._like.device)
-            times = [self._like.new_full((), time) for time in self._times]
-            for t, s in pairwise(times):
-                z = self._reverse(z, s, t, *self._condition).sample()
-            return z
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """There is none in closed form."""
-        raise NotImplementedError(
-            "the density of a diffusion's draws is an integral over all its steps: use its bound."
-        )
-
-
-class Denoising(BoundedDensity):
-    r"""Of all noised versions of a datum between two ends of a diffusion, $-\tfrac12 (-\ell'(t)) \|\varepsilon -
-    \hat\varepsilon_\theta(z_t, t)\|^2$ at one z_t: its mean over uniform t is minus their divergence.
-
-    Args:
-        process: the forward process.
-        reverse: the network.
-        x: scaled data, (B, *data_shape).
-        t: times, (..., B).
-        condition: further arguments of the network.
-    """
-
-    arg_constraints = {}  # noqa: RUF012  # as in every distribution
-
-    def __init__(
-        self,
-        process: ForwardProcess,
-        reverse: Reverse,
-        x: Tensor,
-        t: Tensor,
-        condition: tuple[Tensor, ...] = (),
-        validate_args: bool | None = None,
-    ) -> None:
-        self._process, self._reverse, self._x, self._t, self._condition = process, reverse, x, t, condition
-        super().__init__(t.shape, Size(process.data_shape), validate_args=validate_args)
-
-    @constraints.dependent_property(is_discrete=False)
-    def support(self) -> Any:
-        """All real arrays."""
-        return constraints.independent(constraints.real, len(self.event_shape))
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Denoising":
-        """The same for a larger batch."""
-        t = self._t.expand(batch_shape)
-        return Denoising(self._process, self._reverse, self._x, t, self._condition, validate_args=False)
-
-    def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008  # PyTorch's own signature
-        """Draws from q(z_t | x)."""
-        return self._process.marginal(self._x, self._t).sample(sample_shape)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The estimate, (...), nats."""
-        prediction = self._reverse.predict(value, self._t, *self._condition)
-        error = noise_error(self._process, self._x, value, self._t, prediction)
-        return 0.5 * self._process.schedule.slope(self._t) * error
-
-
-def noise_error(process: ForwardProcess, x: Tensor, z_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-    """‖ε − ε̂‖², (...), of noised data z_t (..., *data_shape) and the scaled data x they come from."""
-    q = process.marginal(x, t).base_dist
-    square = ((z_t - q.loc) / q.scale - prediction.noise).square()
-    return square.flatten(-process.event_dim).sum(-1)
-
-
-def standard_normal(process: ForwardProcess, like: Tensor) -> TorchDistribution:
-    """N(0, I) over data."""
-    zeros = torch.zeros(process.data_shape, dtype=like.dtype, device=like.device)
-    return dist.Normal(zeros, torch.ones_like(zeros)).to_event(process.event_dim)
 
 
 def _like(model: nn.Module) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_lvm.diffusion import AtStep, ForwardProcess, Reverse
-from pyro_lvm.models.diffusion import standard_normal
+from pyro_lvm.diffusion.densities import standard_normal
 from pyro_lvm.programs import Model, data_plate
 
 
@@ -65,7 +65,7 @@ class DiffusionChain(Model):
         pyro.module("model", self)
         with data_plate(x, size):
             like = next(self.parameters(), torch.empty(()))
-            z = pyro.sample(f"z_{self.steps}", standard_normal(self.process, like))  # (B, *data_shape)
+            z = pyro.sample(f"z_{self.steps}", standard_normal(self.process.data_shape, like))  # (B, *data_shape)
             for step in range(self.steps - 1, 0, -1):
                 z = pyro.sample(f"z_{step}", self.transitions[step - 1](z))
             return pyro.sample("x", self.decoder(z.flatten(-self.process.event_dim)), obs=x)

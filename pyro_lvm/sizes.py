@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 
-__all__ = ["check_sizes", "checked_shape"]
+__all__ = ["check_sizes", "checked_levels", "checked_shape"]
 
 
 def check_sizes(**sizes: int) -> None:
@@ -38,3 +38,18 @@ def checked_shape(shape: int | Sequence[int], name: str) -> tuple[int, ...]:
     if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
         raise ValueError(f"'{name}' must hold sizes, whole numbers of at least 1, not {sizes}.")
     return sizes
+
+
+def checked_levels(levels: int) -> int:
+    """The number of values that a datum's entries take, if there are two or more.
+
+    Raises:
+        ValueError: where there are fewer.
+
+    Example:
+        >>> checked_levels(17)
+        17
+    """
+    if levels < 2:
+        raise ValueError(f"'levels' is the number of values a datum's entries take and must be at least 2: {levels}.")
+    return levels

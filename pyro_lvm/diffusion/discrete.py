@@ -7,7 +7,6 @@ at once, with a network that says what each of them may have been.
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from math import cos, pi
 from typing import cast, final
 
 import pyro.distributions as dist
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 
 from pyro_lvm.configuration import Part
 from pyro_lvm.diffusion.moments import step_of
-from pyro_lvm.sizes import check_sizes, checked_shape
+from pyro_lvm.diffusion.schedules import squared_cosine
+from pyro_lvm.sizes import check_sizes, checked_levels, checked_shape
 
 __all__ = [
     "AbsorbingCorruption",
@@ -102,9 +102,8 @@ class _Survival(Corruption):
 
     def __init__(self, levels: int, survival: Sequence[float]) -> None:
         super().__init__()
-        _check_levels(levels)
         values = torch.tensor([1.0, *_checked_survival(survival)], dtype=torch.float64)  # (T + 1,), from step 0
-        self.levels, self.steps = levels, len(survival)
+        self.levels, self.steps = checked_levels(levels), len(survival)
         like = torch.get_default_dtype()
         moved = torch.cat([torch.zeros(1, dtype=torch.float64), 1 - values[1:] / values[:-1]])
         # Made from the arguments: nothing to be saved.
@@ -222,8 +221,7 @@ class NormalCorruption(Corruption):
 
     def __init__(self, levels: int, spreads: Sequence[float]) -> None:
         super().__init__()
-        _check_levels(levels)
-        check_sizes(steps=len(spreads))
+        check_sizes(levels=checked_levels(levels), steps=len(spreads))
         for t, spread in enumerate(spreads, 1):
             if not 0 < spread < float("inf"):
                 raise ValueError(f"'spreads' must be positive and finite, but that of step {t} is {spread!r}.")
@@ -350,11 +348,8 @@ def cosine_survival(steps: int, offset: float = 0.008) -> tuple[float, ...]:
         >>> [round(value, 2) for value in cosine_survival(4)]
         [0.85, 0.49, 0.14, 0.0]
     """
-    check_sizes(steps=steps)
-    if not 0 <= offset < float("inf"):
-        raise ValueError(f"'offset' must be 0 or more, not {offset}.")
-    signal = [cos((t / steps + offset) / (1 + offset) * pi / 2) ** 2 for t in range(steps)]
-    return (*(value / signal[0] for value in signal[1:]), 0.0)
+    signal = squared_cosine(steps, offset)
+    return (*(value / signal[0] for value in signal[1:-1]), 0.0)
 
 
 def one_hot(values: Tensor, states: int, dtype: torch.dtype) -> Tensor:
@@ -383,9 +378,3 @@ def _checked_survival(survival: Sequence[float]) -> tuple[float, ...]:
                 f"to {after:.6g}."
             )
     return values
-
-
-def _check_levels(levels: int) -> None:
-    check_sizes(levels=levels)
-    if levels < 2:
-        raise ValueError(f"'levels' is the number of values a datum's entries take and must be at least 2: {levels}.")

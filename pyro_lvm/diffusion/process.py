@@ -98,6 +98,12 @@ class ForwardProcess(Part):
         """q(z_t | x) of scaled data; see `diffusion.marginal`."""
         return marginal(self.schedule, x, t, self.event_dim)
 
+    def noise_error(self, x: Tensor, z_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """‖ε − ε̂‖², (...), of z_t (..., *data_shape), the scaled data x that it comes from, and what is said of ε."""
+        q = self.marginal(x, t).base_dist
+        square = ((z_t - q.loc) / q.scale - noise).square()
+        return square.flatten(-self.event_dim).sum(-1)
+
     def bridge(self, x: Tensor, z_t: Tensor, s: Tensor, t: Tensor) -> TorchDistribution:
         """q(z_s | z_t, x) of scaled data; see `diffusion.bridge`."""
         return bridge(self.schedule, x, z_t, s, t, self.event_dim)

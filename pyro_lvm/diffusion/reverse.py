@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import final
 
 import pyro.distributions as dist
@@ -103,6 +104,13 @@ class Reverse(Part):
         mean, _ = bridge_moments(log_snr_s, log_snr_t, prediction.start, z_t)
         scale = (0.5 * self.variance.log_variance(log_snr_s, log_snr_t, prediction.raw)).exp()
         return dist.Normal(mean, scale.expand_as(mean)).to_event(self._event_dim)
+
+    def draw(self, z: Tensor, times: Sequence[float], *condition: Tensor) -> Tensor:
+        """Draws z at the last of falling times, given z (..., *data_shape) at the first, a step after the other."""
+        with torch.no_grad():
+            for t, s in pairwise(z.new_tensor(times)):
+                z = self(z, s, t, *condition).sample()
+            return z
 
     @property
     def _event_dim(self) -> int:

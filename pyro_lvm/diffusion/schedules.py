@@ -21,6 +21,7 @@ __all__ = [
     "NoiseSchedule",
     "SteppedSchedule",
     "check_falls",
+    "squared_cosine",
 ]
 
 # A time this near to a step, in steps, is taken for the step itself: i/T in single precision is off by up to 1e-4 of it
@@ -177,12 +178,9 @@ class CosineSchedule(SteppedSchedule):
     """
 
     def __init__(self, steps: int, offset: float = 0.008, largest: float = 0.999) -> None:
-        check_sizes(steps=steps)
-        if not 0 <= offset < float("inf"):
-            raise ValueError(f"'offset' delays the noise and must be 0 or more, not {offset}.")
+        signal = squared_cosine(steps, offset)
         if not 0 < largest < 1:
             raise ValueError(f"'largest' bounds every β and must lie between 0 and 1, without both, not {largest}.")
-        signal = [cos((i / steps + offset) / (1 + offset) * pi / 2) ** 2 for i in range(steps + 1)]
         super().__init__([min(1 - after / before, largest) for before, after in pairwise(signal)])
 
 
@@ -272,6 +270,18 @@ class LearnedSchedule(NoiseSchedule):
 
     def _sigmoids(self, t: Tensor) -> Tensor:
         return (softplus(self.raw_sharpness) * (t.unsqueeze(-1) - self.places)).sigmoid()
+
+
+def squared_cosine(steps: int, offset: float) -> list[float]:
+    r"""$\cos^2\left(\frac{t/T + o}{1 + o} \frac\pi2\right)$ for t = 0 … T, to which ᾱ is in proportion.
+
+    Raises:
+        ValueError: where T < 1, or `offset` is negative or infinite.
+    """
+    check_sizes(steps=steps)
+    if not 0 <= offset < float("inf"):
+        raise ValueError(f"'offset' delays the noise and must be 0 or more, not {offset}.")
+    return [cos((t / steps + offset) / (1 + offset) * pi / 2) ** 2 for t in range(steps + 1)]
 
 
 def check_falls(schedule: NoiseSchedule, steps: int) -> None:

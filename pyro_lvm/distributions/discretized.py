@@ -8,6 +8,8 @@ from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import constraints
 
+from pyro_lvm.sizes import checked_levels
+
 __all__ = ["Discretized"]
 
 # In levels. With less, what is far from the location would overflow single precision; what a bin's width from an edge
@@ -30,10 +32,8 @@ class Discretized(TorchDistribution, ABC):
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
 
     def __init__(self, loc: Tensor, scale: Tensor, levels: int, validate_args: bool | None = None) -> None:
-        if levels < 2:
-            raise ValueError(f"'levels' is the number of values and must be at least 2: {levels}.")
         self.loc, self.scale = torch.broadcast_tensors(loc, scale)
-        self.levels = levels
+        self.levels = checked_levels(levels)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
     @abstractmethod

@@ -7,6 +7,8 @@ from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import constraints
 
+from pyro_lvm.sizes import checked_levels
+
 
 class KnownLevel(TorchDistribution):
     r"""$p(k \mid z) = [k = \lfloor z \rfloor]$ for levels 0 to L − 1: certain, the outer levels reach to infinity.
@@ -30,9 +32,7 @@ class KnownLevel(TorchDistribution):
     arg_constraints = {"z": constraints.real}  # noqa: RUF012
 
     def __init__(self, z: Tensor, levels: int, validate_args: bool | None = None) -> None:
-        if levels < 2:
-            raise ValueError(f"'levels' is the number of values and must be at least 2: {levels}.")
-        self.z, self.levels = z, levels
+        self.z, self.levels = z, checked_levels(levels)
         super().__init__(z.shape, validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)

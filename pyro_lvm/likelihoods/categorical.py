@@ -7,7 +7,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_lvm.configuration import Part
-from pyro_lvm.likelihoods.shapes import checked, checked_levels, shaped
+from pyro_lvm.likelihoods.shapes import checked, shaped
+from pyro_lvm.sizes import checked_levels
 
 
 class Categorical(Part):

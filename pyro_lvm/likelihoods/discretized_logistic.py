@@ -8,7 +8,7 @@ from torch.nn.functional import softplus
 
 from pyro_lvm import distributions
 from pyro_lvm.likelihoods.scales import Scaled
-from pyro_lvm.likelihoods.shapes import checked_levels
+from pyro_lvm.sizes import checked_levels
 
 # Of the range that the levels span, −1 to 1. The least keeps a level that no datum had from costing a million nats.
 _MINIMUM_SCALE = 1e-3

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from pyro_lvm import distributions
 from pyro_lvm.configuration import Part
 from pyro_lvm.likelihoods.discretized_logistic import logistic_scale
-from pyro_lvm.likelihoods.shapes import checked, checked_levels, shaped
-from pyro_lvm.sizes import check_sizes
+from pyro_lvm.likelihoods.shapes import checked, shaped
+from pyro_lvm.sizes import check_sizes, checked_levels
 
 
 class DiscretizedLogisticMixture(Part):

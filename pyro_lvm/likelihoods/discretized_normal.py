@@ -8,7 +8,7 @@ from torch import Tensor
 from pyro_lvm import distributions
 from pyro_lvm.configuration import Part
 from pyro_lvm.diffusion import ForwardProcess, Reverse
-from pyro_lvm.likelihoods.shapes import checked_levels
+from pyro_lvm.sizes import checked_levels
 
 
 class DiscretizedNormal(Part):

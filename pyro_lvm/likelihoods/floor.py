@@ -8,8 +8,7 @@ from torch import Tensor
 
 from pyro_lvm.configuration import Part
 from pyro_lvm.distributions import KnownLevel
-from pyro_lvm.likelihoods.shapes import checked_levels
-from pyro_lvm.sizes import checked_shape
+from pyro_lvm.sizes import checked_levels, checked_shape
 
 
 class Floor(Part):

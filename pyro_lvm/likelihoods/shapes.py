@@ -24,10 +24,3 @@ def shaped(out: Tensor, z: Tensor, shape: tuple[int, ...] | None, last: tuple[in
             f"the network's output, {tuple(out.shape[len(batch) :])} a datum, cannot be given the shape "
             f"{(*shape, *last)}: it has other numbers of entries."
         ) from None
-
-
-def checked_levels(levels: int) -> int:
-    """The number of levels, if it is one."""
-    if levels < 2:
-        raise ValueError(f"'levels' is the number of values a datum's entries take and must be at least 2: {levels}.")
-    return levels

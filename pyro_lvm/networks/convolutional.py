@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import final
 
-import torch
 from torch import Tensor, nn
 
 from pyro_lvm.configuration import Part
+from pyro_lvm.networks.inputs import check_spread
+from pyro_lvm.networks.residual import start_small
 from pyro_lvm.sizes import check_sizes, checked_shape
 
 __all__ = [
@@ -20,10 +21,6 @@ __all__ = [
     "of_maps",
     "on_maps",
 ]
-
-# What the start of a block's last weights is multiplied by: a deep stack of blocks then starts near the identity, while
-# a gradient still reaches everything in them.
-_SMALL = 0.1
 
 
 def on_maps(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -39,6 +36,7 @@ def on_maps(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         (..., *out).
 
     Example:
+        >>> import torch
         >>> on_maps(nn.Conv2d(3, 2, 3), torch.zeros(7, 5, 3, 8, 8)).shape
         torch.Size([7, 5, 2, 6, 6])
     """
@@ -65,6 +63,7 @@ class ConvolutionalBlock(Part):
         He et al. (2016), Identity Mappings in Deep Residual Networks.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> ConvolutionalBlock(4)(torch.zeros(7, 5, 4, 8, 8)).shape
         torch.Size([7, 5, 4, 8, 8])
@@ -75,8 +74,7 @@ class ConvolutionalBlock(Part):
         hidden = channels if hidden_channels is None else hidden_channels
         check_sizes(channels=channels, hidden_channels=hidden)
         last = nn.Conv2d(hidden, channels, 3, padding=1)
-        with torch.no_grad():
-            last.weight *= _SMALL
+        start_small(last)
         self.layers = nn.Sequential(nn.SiLU(), nn.Conv2d(channels, hidden, 3, padding=1), nn.SiLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,6 +101,7 @@ class Upsampling(Part):
         Odena, Dumoulin & Olah (2016), Deconvolution and Checkerboard Artifacts.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> Upsampling(4)(torch.zeros(5, 4, 7, 7)).shape
         torch.Size([5, 4, 14, 14])
@@ -139,6 +138,7 @@ class ConvolutionalNet(Part):
             (28 → 14 → 7 is as far as 28 goes), or the input is of another size.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> ConvolutionalNet((3, 28, 28), (4, 7, 7), channels=8)(torch.zeros(7, 5, 3 * 28 * 28)).shape
         torch.Size([7, 5, 196])
@@ -187,6 +187,7 @@ class ConvolutionalEncoder(Part):
             `spread` is not positive, or the input is of another shape.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> ConvolutionalEncoder((28, 28), (4, 7, 7), channels=8, spread=255.0)(torch.zeros(5, 28, 28)).shape
         torch.Size([5, 196])
@@ -202,8 +203,7 @@ class ConvolutionalEncoder(Part):
         spread: float = 1.0,
     ) -> None:
         super().__init__()
-        if not spread > 0:
-            raise ValueError(f"'spread' divides the input and must be positive, not {spread}.")
+        check_spread(spread)
         self.data_shape, self.centre, self.spread = checked_shape(data_shape, "data_shape"), centre, spread
         self.net = ConvolutionalNet(_of_pictures(self.data_shape), out_shape, channels, blocks)
 
@@ -239,6 +239,7 @@ class ConvolutionalDecoder(Part):
             to the other.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> ConvolutionalDecoder((4, 2, 2), (8, 8), outputs=17, channels=8)(torch.zeros(5, 16)).shape
         torch.Size([5, 8, 8, 17])

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from pyro_lvm.configuration import Part
+from pyro_lvm.networks.inputs import checked_input
 from pyro_lvm.sizes import check_sizes, checked_shape
 
 
@@ -55,11 +56,9 @@ class Downscale(Part):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., *in_shape) to (..., *out_shape)."""
-        n = len(self.in_shape)
-        if x.dim() < n or tuple(x.shape[x.dim() - n :]) != self.in_shape:
-            raise ValueError(f"'x' must have shape (..., {', '.join(map(str, self.in_shape))}), not {tuple(x.shape)}.")
+        leading = checked_input(x, self.in_shape, "x").shape[: x.dim() - len(self.in_shape)]
         sums = self._sums(x.reshape(-1, *self.in_shape).to(self.count.dtype))
-        sums = sums.reshape(*x.shape[: x.dim() - n], *self.out_shape)
+        sums = sums.reshape(*leading, *self.out_shape)
         # From sums, of whole numbers exact in any precision: a mean that is a half must not be rounded before its time.
         return ((2 * sums + self.count) / (2 * self.count)).floor().to(x.dtype)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_lvm.configuration import Part
+from pyro_lvm.networks.inputs import check_spread
 from pyro_lvm.sizes import checked_shape
 
 
@@ -55,8 +56,7 @@ class MLP(Part):
     ) -> None:
         super().__init__()
         self.in_shape, self.out_shape = checked_shape(in_shape, "in_shape"), checked_shape(out_shape, "out_shape")
-        if not spread > 0:
-            raise ValueError(f"'spread' divides the input and must be positive, not {spread}.")
+        check_spread(spread)
         features = prod(self.in_shape)
         if rescaled is not None and rescaled not in range(features + 1):
             raise ValueError(f"'rescaled' counts values of an input, which has {features}, and cannot be {rescaled}.")

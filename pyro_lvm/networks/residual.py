@@ -8,10 +8,16 @@ from torch import Tensor, nn
 from pyro_lvm.configuration import Part
 from pyro_lvm.sizes import check_sizes
 
-__all__ = ["ResidualBlock"]
+__all__ = ["ResidualBlock", "start_small"]
 
-# What the start of a block's last weights is multiplied by; see `pyro_lvm.networks.convolutional`.
-_SMALL = 0.1
+
+def start_small(last: nn.Linear | nn.Conv2d) -> None:
+    """Shrinks the weights of a residual block's last layer to a tenth.
+
+    A deep stack of blocks then starts near the identity, while a gradient still reaches everything in them.
+    """
+    with torch.no_grad():
+        last.weight *= 0.1
 
 
 @final
@@ -42,8 +48,7 @@ class ResidualBlock(Part):
         hidden = features if hidden_features is None else hidden_features
         check_sizes(features=features, hidden_features=hidden)
         last = nn.Linear(hidden, features)
-        with torch.no_grad():
-            last.weight *= _SMALL
+        start_small(last)
         self.layers = nn.Sequential(nn.SiLU(), nn.Linear(features, hidden), nn.SiLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from math import prod
 from typing import final
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
 from pyro_lvm.configuration import Part
 from pyro_lvm.networks.fourier import FourierFeatures, TimeEmbedding
 from pyro_lvm.networks.inputs import check_spread, checked_condition, checked_input
+from pyro_lvm.networks.residual import start_small
 from pyro_lvm.sizes import check_sizes, checked_shape
-
-# What the start of a block's last weights is multiplied by; see `pyro_lvm.networks.convolutional`.
-_SMALL = 0.1
 
 
 @final
@@ -47,6 +44,7 @@ class TimeMLP(Part):
         a General Conditioning Layer.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> net = TimeMLP((8, 8), hidden_features=32)
         >>> net(torch.zeros(7, 5, 8, 8), torch.rand(5)).shape
@@ -98,8 +96,7 @@ class _Block(nn.Module):
         super().__init__()
         self.film = nn.Linear(features, 2 * features)
         self.inner, self.outer = nn.Linear(features, features), nn.Linear(features, features)
-        with torch.no_grad():
-            self.outer.weight *= _SMALL
+        start_small(self.outer)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         scale, shift = self.film(e).chunk(2, -1)

@@ -13,10 +13,8 @@ from pyro_lvm.configuration import Part
 from pyro_lvm.networks.convolutional import Upsampling
 from pyro_lvm.networks.fourier import FourierFeatures, TimeEmbedding
 from pyro_lvm.networks.inputs import check_spread, checked_condition, checked_input
+from pyro_lvm.networks.residual import start_small
 from pyro_lvm.sizes import check_sizes, checked_shape
-
-# What the start of a block's last weights is multiplied by; see `pyro_lvm.networks.convolutional`.
-_SMALL = 0.1
 
 
 @final
@@ -155,8 +153,7 @@ class _Block(nn.Module):
         self.film = nn.Linear(features, 2 * out_channels)
         self.outer = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
-        with torch.no_grad():
-            self.outer.weight *= _SMALL
+        start_small(self.outer)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         scale, shift = self.film(e)[..., None, None].chunk(2, 1)

@@ -9,6 +9,7 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 
 from pyro_lvm.configuration import Part
+from pyro_lvm.networks.inputs import checked_input
 from pyro_lvm.sizes import checked_shape
 
 
@@ -40,10 +41,7 @@ class Dequantized(Part):
 
     def forward(self, x: Tensor) -> TorchDistribution:
         """q(z | x), event shape (D,)."""
-        n = len(self.shape)
-        if x.dim() < n or tuple(x.shape[x.dim() - n :]) != self.shape:
-            raise ValueError(f"'x' must have shape (..., {', '.join(map(str, self.shape))}), not {tuple(x.shape)}.")
-        return _Cell(x.flatten(-n)).to_event(1)
+        return _Cell(checked_input(x, self.shape, "x").flatten(-len(self.shape))).to_event(1)
 
 
 @final

@@ -9,6 +9,7 @@ from torch import Size, Tensor
 from torch.distributions import constraints, kl_divergence
 
 from pyro_lvm.diffusion import ForwardProcess, Reverse
+from pyro_lvm.diffusion.densities import standard_normal
 from pyro_lvm.distributions import BoundedDensity, StratifiedUniform
 from pyro_lvm.priors.prior import Prior
 
@@ -95,8 +96,7 @@ class _Chain(BoundedDensity):
         with torch.no_grad():
             like = next(self.reverse.parameters(), torch.empty(()))
             w = torch.randn(self._extended_shape(sample_shape), dtype=like.dtype, device=like.device)
-            for step in range(self.steps, 1, -1):
-                w = self.reverse(w, _time(step - 1, self.steps, w), _time(step, self.steps, w)).sample()
+            w = self.reverse.draw(w, [step / self.steps for step in range(self.steps, 0, -1)])
             return self.process.centre + self.process.spread * self._end(w).sample()
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -104,9 +104,9 @@ class _Chain(BoundedDensity):
             self._validate_sample(value)
         process, T = self.process, self.steps
         x = process.scaled(value)
-        w_T = process.marginal(x, _time(T, T, x))
-        bound = self._end(process.marginal(x, _time(1, T, x)).rsample()).log_prob(x)
-        bound = bound - kl_divergence(w_T, dist.Normal(torch.zeros_like(x), torch.ones_like(x)).to_event(1))
+        first, last = (x.new_full((), time) for time in (process.first_time, 1.0))
+        bound = self._end(process.marginal(x, first).rsample()).log_prob(x)
+        bound = bound - kl_divergence(process.marginal(x, last), standard_normal(process.data_shape, x))
         if T > 1:
             # One step for each latent, all of them equally often, stands for all T − 1.
             s, t = process.step_times(StratifiedUniform(x).sample(x.shape[:-1]))
@@ -116,11 +116,7 @@ class _Chain(BoundedDensity):
 
     def _end(self, w_1: Tensor) -> Any:
         """p(z | w_1), of scaled z."""
-        first = _time(1, self.steps, w_1)
+        first = w_1.new_full((), self.process.first_time)
         mean = self.reverse.start(w_1, first)
         scale = (-self.process.schedule.log_snr(first)).sigmoid().sqrt()
         return dist.Normal(mean, scale.expand_as(mean)).to_event(1)
-
-
-def _time(step: int, steps: int, like: Tensor) -> Tensor:
-    return torch.full((), step / steps, dtype=like.dtype, device=like.device)
