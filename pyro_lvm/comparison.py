@@ -270,9 +270,7 @@ def _column(run: Run, evaluation: Evaluation | str, split: str, size: int, seed:
     programs = pair(run.model, run.guide)
     x = as_tensor(run.dataset.splits[split][: size or _ROWS], split, programs)
     if isinstance(evaluation, str):
-        column.missing.update(
-            dict.fromkeys(("evidence", "evidence is", "bits per dimension", "likelihood"), evaluation)
-        )
+        column.missing.update(dict.fromkeys(_OF_THE_EVIDENCE, evaluation))
     else:
         _add_evidence(column, run, evaluation, x)
     error = _attempt(_reconstruction_error, run, x, seed)
@@ -302,9 +300,7 @@ def _add_evidence(column: Compared, run: Run, evaluation: Evaluation, x: Tensor)
     by_name = {number.name: number for number in evaluation.numbers}
     kind = next((k for k in kinds if f"{evaluation.split} {k}" in by_name), None)
     if kind is None:
-        column.missing.update(
-            dict.fromkeys(("evidence", "evidence is", "bits per dimension"), "its evaluation has none.")
-        )
+        column.missing.update(dict.fromkeys(_OF_THE_EVIDENCE[:-1], "its evaluation has none."))
         return
     number = by_name[f"{evaluation.split} {kind}"]
     what = kinds[kind]

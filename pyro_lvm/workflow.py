@@ -24,7 +24,7 @@ from pyro_lvm.data.files import SUFFIXES
 from pyro_lvm.evidence import log_likelihood, lower_bound
 from pyro_lvm.evidence.estimates import Estimates
 from pyro_lvm.fit import NonFiniteError, fit
-from pyro_lvm.objectives import ELBO, Objective
+from pyro_lvm.objectives import ELBO, Objective, Table
 from pyro_lvm.objectives.table import run as run_table
 from pyro_lvm.preflight import as_tensor, in_batches
 from pyro_lvm.programs import Program, pair
@@ -312,11 +312,13 @@ def evaluate(
     chosen, notes = _split(run.dataset, split)
     programs = pair(run.model, run.guide)
     x = as_tensor(run.dataset.splits[chosen][:limit], chosen, programs)
+    with torch.random.fork_rng(), torch.no_grad():
+        table = run_table(*programs, (x[:1],), {})
     rows = run.history
     numbers = [
         *_bounds(run, programs, x, chosen, seed),
-        *_log_likelihoods(run, programs, x, chosen, num_particles, seed),
-        *_active_units(run, x, seed),
+        *_log_likelihoods(run, table, x, chosen, num_particles, seed),
+        *_active_units(run, table, x, seed),
     ]
     if rows:
         numbers.append(
@@ -547,11 +549,7 @@ def _measures(run: Run, programs: tuple[Program, Program], batch: Tensor, split:
         yield (f"KL of {name}", _NATS, what), total / (size if name in table.global_latents else len(batch))
 
 
-def _log_likelihoods(
-    run: Run, programs: tuple[Program, Program], x: Tensor, split: str, particles: int, seed: int
-) -> list[Number]:
-    with torch.no_grad():
-        table = run_table(*programs, (x[:1],), {})
+def _log_likelihoods(run: Run, table: Table, x: Tensor, split: str, particles: int, seed: int) -> list[Number]:
     if table.without_weights is not None:
         bound = lower_bound(run.model, run.guide, x, num_particles=particles, seed=seed)
         meaning = f"Lower bound on the mean of log p(x) by {particles} draws a datum, ± their error; higher is better."
@@ -588,8 +586,9 @@ def _worst_khat(khat: Tensor) -> Number:
     return Number("worst k-hat", worst, "", meaning)
 
 
-def _active_units(run: Run, x: Tensor, seed: int) -> list[Number]:
-    if run.recipe.evidence == "bound":
+def _active_units(run: Run, table: Table, x: Tensor, seed: int) -> list[Number]:
+    # Latents of a diffusion of data lie in a plate of times inside the data's; those that have one as a prior do not.
+    if any(dim < -1 for site in table.latents for _, dim in site.plates):
         return [Number("active units", math.nan, "", "Not counted: latents are noised data, or seen at one time each.")]
     units = diagnostics.active_units(run.model, run.guide, x, seed=seed)
     if units is None:

@@ -1,11 +1,14 @@
 """What estimates of log p(x), one per datum, have in common."""
 
+from collections.abc import Callable
 from math import log
 
 import torch
 from torch import Tensor
 
-__all__ = ["Estimates"]
+from pyro_lvm.objectives.table import Table
+
+__all__ = ["Estimates", "of_each_datum"]
 
 
 class _Mean(Tensor):
@@ -58,3 +61,25 @@ class Estimates(Tensor):
     def bits_per_dimension(self) -> Tensor:
         """Bits."""
         return -self.mean() / (self.features * log(2))
+
+
+def of_each_datum(table: Table, x: Tensor, read: Callable[[Table], Tensor], what: str) -> Tensor:
+    """What is read of the latents that each datum has of its own, (K, *common plates), as (K, B).
+
+    Raises:
+        ValueError: for programs without a data plate over x, or that subsample it themselves.
+    """
+    local = table.without_global_latents()
+    if not any(dim == -1 for _, dim in local.common_plates):
+        raise ValueError(
+            f"the programs have no plate at dim -1 around all data and their latents, so there is no {what} per datum: "
+            "put both under `pyro.plate('data', len(x), dim=-1)`."
+        )
+    values = read(local)
+    values = values.flatten(1, -2).sum(1) if values.dim() > 2 else values
+    if values.shape[-1] != len(x):
+        raise ValueError(
+            f"the programs' data plate has {values.shape[-1]} elements for {len(x)} data: programs that subsample by "
+            f"themselves have no {what} per datum; let them take minibatches through 'x' and 'size'."
+        )
+    return values

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_lvm.capture import ProductChoices, Replayer
 from pyro_lvm.compilation import check_compile
-from pyro_lvm.evidence.estimates import Estimates
+from pyro_lvm.evidence.estimates import Estimates, of_each_datum
 from pyro_lvm.evidence.memory import bytes_per_row
 from pyro_lvm.launching import launching
 from pyro_lvm.objectives.table import Table, run, structure
@@ -257,21 +257,13 @@ def _check(log_w: Tensor) -> None:
 
 
 def datum_log_weight(table: Table, x: Tensor) -> Tensor:
-    local = table.without_global_latents()
-    if not any(dim == -1 for _, dim in local.common_plates):
-        raise ValueError(
-            "the programs have no plate at dim -1 around all data and their latents, so there is no log-likelihood per "
-            "datum: put both under `pyro.plate('data', len(x), dim=-1)`."
-        )
-    local.check_weights("an estimate of the evidence")
-    log_w = local.log_weight()  # (K, *common plates)
-    log_w = log_w.flatten(1, -2).sum(1) if log_w.dim() > 2 else log_w
-    if log_w.shape[-1] != len(x):
-        raise ValueError(
-            f"the programs' data plate has {log_w.shape[-1]} elements for {len(x)} data: programs that subsample by "
-            "themselves have no log-likelihood per datum; let them take minibatches through 'x' and 'size'."
-        )
-    return log_w
+    """The log-weights of each datum, (K, B)."""
+
+    def log_weight(local: Table) -> Tensor:
+        local.check_weights("an estimate of the evidence")
+        return local.log_weight()
+
+    return of_each_datum(table, x, log_weight, "log-likelihood")
 
 
 def _read(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from pyro_lvm.evidence.estimates import Estimates
+from pyro_lvm.evidence.estimates import Estimates, of_each_datum
 from pyro_lvm.evidence.memory import bytes_per_row
 from pyro_lvm.objectives.table import Table, run, structure
 from pyro_lvm.preflight import as_programs_data, check_pair, convert
@@ -138,17 +138,4 @@ def _error_of_mean(draws: Tensor) -> Tensor:
 
 def _datum_bound(table: Table, x: Tensor) -> Tensor:
     """The bound of each datum, (K, B)."""
-    local = table.without_global_latents()
-    if not any(dim == -1 for _, dim in local.common_plates):
-        raise ValueError(
-            "the programs have no plate at dim -1 around all data and their latents, so there is no bound per datum: "
-            "put both under `pyro.plate('data', len(x), dim=-1)`."
-        )
-    bound = local.bound()  # (K, *common plates)
-    bound = bound.flatten(1, -2).sum(1) if bound.dim() > 2 else bound
-    if bound.shape[-1] != len(x):
-        raise ValueError(
-            f"the programs' data plate has {bound.shape[-1]} elements for {len(x)} data: programs that subsample by "
-            "themselves have no bound per datum; let them take minibatches through 'x' and 'size'."
-        )
-    return bound
+    return of_each_datum(table, x, Table.bound, "bound")

@@ -1,6 +1,6 @@
 """What diffusions are trained on besides their bound: squared errors of the noise, all steps alike."""
 
-from typing import Any
+from typing import Any, final
 
 from torch import Tensor
 
@@ -8,6 +8,7 @@ from pyro_lvm.objectives.objective import Objective
 from pyro_lvm.objectives.table import Recorded, Table
 
 
+@final
 class SimpleDenoising(Objective):
     r"""$-\frac1T \left(\sum_{t=2}^T E\|\varepsilon - \hat\varepsilon_\theta(z_t, t)\|^2 - \log p(x \mid z_1)\right)$.
 
@@ -41,17 +42,11 @@ class SimpleDenoising(Objective):
 
     def bound(self, table: Table) -> Tensor:
         """Minus the loss, summed over data, scaled."""
-        return self.mean_over_steps(table)
-
-    def mean_over_steps(self, table: Table) -> Tensor:
-        """Minus the simple loss, summed over data, scaled."""
-        error = recorded(table, "noise_error", type(self).__name__)
-        data = [site for site in table.sites.values() if not site.is_latent]
-        value = sum((site.scale_p * site.log_p).mean(0).sum() for site in data) - error.total()
-        return value / (1 + error.inner_scale)
+        return mean_over_steps(table, "SimpleDenoising")
 
 
-class HybridDenoising(SimpleDenoising):
+@final
+class HybridDenoising(Objective):
     r"""The simple loss and $\lambda \sum_{t=2}^T \mathrm{KL}(q(z_{t-1} \mid z_t, x) \| p_\theta(z_{t-1} \mid z_t))$.
 
     For reverse processes with a learned variance, which the simple loss leaves alone: the divergence's gradient reaches
@@ -73,6 +68,8 @@ class HybridDenoising(SimpleDenoising):
         ValueError: 'weight' is the divergence's part of the loss and must be positive and finite, not 0.0.
     """
 
+    is_bound = False
+
     def __init__(self, weight: float = 0.001, num_particles: int = 1, **settings: Any) -> None:
         super().__init__(num_particles, **settings)
         if not 0 < weight < float("inf"):
@@ -84,7 +81,15 @@ class HybridDenoising(SimpleDenoising):
     def bound(self, table: Table) -> Tensor:
         """Minus the loss, summed over data, scaled."""
         divergence = recorded(table, "variance_divergence", "HybridDenoising")
-        return self.mean_over_steps(table) - self.weight * divergence.total()
+        return mean_over_steps(table, "HybridDenoising") - self.weight * divergence.total()
+
+
+def mean_over_steps(table: Table, objective: str) -> Tensor:
+    """Minus the simple loss, summed over data, scaled."""
+    error = recorded(table, "noise_error", objective)
+    data = [site for site in table.sites.values() if not site.is_latent]
+    value = sum((site.scale_p * site.log_p).mean(0).sum() for site in data) - error.total()
+    return value / (1 + error.inner_scale)
 
 
 def recorded(table: Table, name: str, objective: str) -> Recorded:
