@@ -21,7 +21,7 @@ from pyro_lvm import (
     priors,
     zoo,
 )
-from pyro_lvm.guides.top_down import squashed
+from pyro_lvm.guides.top_down import beside, squashed
 from pyro_lvm.levels import ConvolutionalLevel, DenseLevel, MarkovLevel, TopLevel
 from pyro_lvm.networks.convolutional import ConvolutionalNet, on_maps
 from pyro_lvm.objectives.table import run
@@ -69,7 +69,7 @@ def test_convolutions_take_any_leading_dimensions() -> None:
 def test_maps_side_by_side_are_channels_side_by_side() -> None:
     """What a head reads: two states as one vector are their channels in one array."""
     one, other = torch.randn(5, 2, 4, 4), torch.randn(5, 3, 4, 4)
-    joined = torch.cat([one.flatten(1), other.flatten(1)], -1)
+    joined = beside(one.flatten(1), other.flatten(1))
     assert torch.equal(joined.unflatten(-1, (5, 4, 4)), torch.cat([one, other], 1))
 
 

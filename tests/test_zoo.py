@@ -86,12 +86,14 @@ def test_stock_pyro_trains_it(entry: Any) -> None:
     for loss in losses:
         with pyro.get_param_store().scope(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Trace_ELBO remarks on sites that could be enumerated
-            parameters = [*model.parameters(), *guide.parameters()]
-            before = [p.clone() for p in parameters]
+            programs = [list(program.parameters()) for program in (model, guide)]
+            before = [[p.clone() for p in parameters] for parameters in programs]
             svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=loss)
             values = [svi.step(x, size=1000) for _ in range(3)]
         assert np.isfinite(values).all()
-        assert any(not torch.equal(p, q) for p, q in zip(parameters, before, strict=True))
+        assert any(programs)
+        for parameters, old in zip(programs, before, strict=True):  # a forward process has none
+            assert not parameters or any(not torch.equal(p, q) for p, q in zip(parameters, old, strict=True))
 
 
 def test_it_is_scored_sampled_and_inferred(entry: Any) -> None:

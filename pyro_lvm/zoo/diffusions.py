@@ -1,6 +1,6 @@
 """Diffusions: latents of the data's own shape, which a forward process without parameters turns to noise."""
 
-from math import log, log2, prod
+from math import log2, prod
 from typing import Any
 
 from pyro_lvm import guides, likelihoods, models, networks
@@ -18,7 +18,7 @@ from pyro_lvm.diffusion import (
     SmallVariance,
 )
 from pyro_lvm.objectives import ELBO, HybridDenoising, SimpleDenoising
-from pyro_lvm.zoo.recipe_parts import Activation, Networks, data_range, levels_of, usual_training
+from pyro_lvm.zoo.recipe_parts import Activation, Networks, data_range, levels_of, log_snr_below_levels, usual_training
 from pyro_lvm.zoo.registry import Made, entry
 
 
@@ -125,8 +125,7 @@ def vdm(dataset: Dataset, width: int = 256, blocks: int = 3, sampling_steps: int
         sampling_steps: of how many steps a draw is made.
     """
     levels = levels_of(dataset, "vdm")
-    # At the first time the noise is a sixth of the distance between levels: the decoder tells them apart.
-    schedule = LearnedSchedule(high=_log_snr_of_noise(2 / (levels - 1) / 6), low=-6.0)
+    schedule = LearnedSchedule(high=log_snr_below_levels(levels), low=-6.0)
     process = ForwardProcess(dataset.shape, schedule, None, *data_range(dataset))
     net = _network(dataset, levels, dataset.shape, width, blocks)
     reverse = Reverse(net, dataset.shape, schedule, Epsilon(), SmallVariance())
@@ -146,8 +145,3 @@ def _training(dataset: Dataset) -> dict[str, Any]:
     """Settings that suit a network of all times: many steps, and weights that come to rest."""
     batch_size = min(128, len(dataset.train))
     return {"epochs": 1000, "batch_size": batch_size, "learning_rate": 2e-3, "scheduler": "CosineAnnealingLR"}
-
-
-def _log_snr_of_noise(scale: float) -> float:
-    """The log signal-to-noise ratio at which the noise is so large."""
-    return log((1 - scale**2) / scale**2)

@@ -1,6 +1,6 @@
 """Discrete diffusion: levels that jump at random, as latents of the data's own shape."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -16,7 +16,7 @@ from pyro_lvm.diffusion import (
     cosine_survival,
     linear_survival,
 )
-from pyro_lvm.zoo.recipe_parts import levels_of
+from pyro_lvm.zoo.recipe_parts import averaged_training, levels_of
 from pyro_lvm.zoo.registry import Made, entry
 
 
@@ -50,7 +50,8 @@ def d3pm(
     process = _corruption(corruption, levels, steps)
     net = networks.TimeMLP((*dataset.shape, process.states), (*dataset.shape, levels), width, blocks)
     model = models.DiscreteDiffusion(DiscreteReverse(net, process, dataset.shape))
-    return Made(model, guides.ForwardCorruption(process), objectives.ELBO(analytic_kl=True), _training(dataset))
+    training = averaged_training(dataset, 300, patience=20)
+    return Made(model, guides.ForwardCorruption(process), objectives.ELBO(analytic_kl=True), training)
 
 
 def _corruption(name: str, levels: int, steps: int) -> Corruption:
@@ -61,11 +62,3 @@ def _corruption(name: str, levels: int, steps: int) -> Corruption:
     if name == "uniform":
         return UniformCorruption(levels, cosine_survival(steps))
     return AbsorbingCorruption(levels, linear_survival(steps))
-
-
-def _training(dataset: Dataset) -> dict[str, Any]:
-    """Settings that suit a network of all times: weights that are averaged over steps."""
-    training = {"epochs": 300, "batch_size": min(64, len(dataset.train)), "learning_rate": 1e-3, "weight_average": 0.99}
-    if dataset.validation is not None:
-        training["early_stopping"] = 20
-    return training

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import ceil, prod
+from math import prod
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from pyro_lvm.data.checks import DataError
 from pyro_lvm.data.dataset import Dataset
 from pyro_lvm.levels import ConvolutionalLevel, DenseLevel, Level, MarkovLevel, TopLevel
 from pyro_lvm.sizes import check_sizes, checked_shape
-from pyro_lvm.zoo.recipe_parts import Networks, data_range, usual_training
+from pyro_lvm.zoo.recipe_parts import Networks, data_range, usual_training, warmed_up
 from pyro_lvm.zoo.registry import Made, entry
 
 _COMPONENTS = 5  # of the mixture of discretised logistic variables that stands for a pixel of many levels
@@ -174,9 +174,7 @@ def _ladder(
 
 def _made(dataset: Dataset, model: nn.Module, guide: nn.Module, warm_up: float, free_bits: float) -> Made:
     """The pair, trained on the evidence lower bound with free bits a level, its β from 0 for a while."""
-    beta, training = objectives.Linear(0.0, 1.0, warm_up) if warm_up else 1.0, usual_training(dataset)
-    if "early_stopping" in training:  # until it is over, the bound that validation judges by may well fall
-        training["early_stopping"] += ceil(warm_up)
+    beta, training = warmed_up(dataset, warm_up)
     objective = objectives.ELBO(analytic_kl=True, beta=beta, free_bits=free_bits, free_bits_per="layer")
     return Made(model, guide, objective, training)
 

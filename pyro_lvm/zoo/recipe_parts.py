@@ -1,7 +1,7 @@
 """What recipes are made of: parts that suit a data set, and settings for `fit`."""
 
 from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil, log, prod
 from typing import Any, Literal
 
 import torch
@@ -88,9 +88,7 @@ class Networks:
     def made(self, prior: nn.Module, posterior: nn.Module, warm_up: float = 0.0) -> Made:
         """The autoencoder of a prior and a posterior, trained on the evidence lower bound, its β from 0 for a while."""
         model, guide = models.VAE(prior, self.decoder()), guides.Amortized(posterior)
-        beta, training = objectives.Linear(0.0, 1.0, warm_up) if warm_up else 1.0, usual_training(self.dataset)
-        if "early_stopping" in training:  # until it is over, the bound that validation judges by may well fall
-            training["early_stopping"] += ceil(warm_up)
+        beta, training = warmed_up(self.dataset, warm_up)
         return Made(model, guide, objectives.ELBO(analytic_kl=True, beta=beta), training)
 
     def _from_datum(self, outputs: int, hidden_features: tuple[int, ...]) -> networks.MLP:
@@ -119,6 +117,29 @@ def usual_training(dataset: Dataset) -> dict[str, Any]:
     if dataset.validation is not None:
         training["early_stopping"] = 40
     return training
+
+
+def warmed_up(dataset: Dataset, warm_up: float) -> tuple[float | objectives.Linear, dict[str, Any]]:
+    """The weight β of divergences that comes from 0 to 1 in so many epochs, and settings that go with it."""
+    training = usual_training(dataset)
+    if "early_stopping" in training:  # until it is over, the bound that validation judges by may well fall
+        training["early_stopping"] += ceil(warm_up)
+    return objectives.Linear(0.0, 1.0, warm_up) if warm_up else 1.0, training
+
+
+def averaged_training(dataset: Dataset, epochs: int, patience: int) -> dict[str, Any]:
+    """Settings that suit a network of all times of a diffusion: weights that are averaged over steps."""
+    training = usual_training(dataset) | {"epochs": epochs, "weight_average": 0.99}
+    return training | ({"early_stopping": patience} if "early_stopping" in training else {})
+
+
+def log_snr_below_levels(levels: int) -> float:
+    """The log signal-to-noise ratio where the noise is a sixth of the distance of levels in [−1, 1].
+
+    A decoder tells the levels apart there.
+    """
+    noise = (2 / (levels - 1) / 6) ** 2
+    return log((1 - noise) / noise)
 
 
 def categorical(dataset: Dataset, name: str, latent_dim: int, hidden_features: tuple[int, ...]) -> nn.Module:

@@ -1,12 +1,9 @@
 """Diffusions of data given a smaller version of them."""
 
-from math import log
-from typing import Any
-
 from pyro_lvm import guides, likelihoods, models, networks, objectives, priors
 from pyro_lvm.data.dataset import Dataset
 from pyro_lvm.diffusion import Downscaled, ForwardProcess, LinearLogSNR, Reverse, SmallVariance, Velocity
-from pyro_lvm.zoo.recipe_parts import data_range, levels_of, some_of
+from pyro_lvm.zoo.recipe_parts import averaged_training, data_range, levels_of, log_snr_below_levels, some_of
 from pyro_lvm.zoo.registry import Made, entry
 
 
@@ -37,21 +34,12 @@ def diffusion_superres(
     start = downscale(some_of(dataset, components))
     coarse = priors.MixtureOfLevels(downscale.out_shape, levels, len(start))
     coarse.start_from(start)
-    # At the first time the noise is a sixth of the distance between levels: the decoder tells them apart.
-    noise = (2 / (levels - 1) / 6) ** 2
-    schedule = LinearLogSNR(log((1 - noise) / noise), -6.0)
+    schedule = LinearLogSNR(log_snr_below_levels(levels), -6.0)
     process = ForwardProcess(dataset.shape, schedule, steps, centre, spread)
     net = networks.TimeMLP(dataset.shape, None, width, blocks, condition_shape=downscale.out_shape)
     reverse = Reverse(net, dataset.shape, schedule, Velocity(), SmallVariance())
     condition = Downscaled(downscale, coarse, centre, spread)
     decoder = likelihoods.NoisedLevels(process, levels)
     model = models.SuperResolution(models.Diffusion(process, reverse, decoder, condition))
-    return Made(model, guides.SubsampledDiffusion(process), objectives.ELBO(analytic_kl=True), _training(dataset))
-
-
-def _training(dataset: Dataset) -> dict[str, Any]:
-    """Settings that suit a network of all times: weights that are averaged over steps."""
-    training = {"epochs": 500, "batch_size": min(64, len(dataset.train)), "learning_rate": 1e-3, "weight_average": 0.99}
-    if dataset.validation is not None:
-        training["early_stopping"] = 40
-    return training
+    training = averaged_training(dataset, 500, patience=40)
+    return Made(model, guides.SubsampledDiffusion(process), objectives.ELBO(analytic_kl=True), training)
