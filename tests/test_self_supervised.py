@@ -26,7 +26,7 @@ def by_hand(x: Tensor, factor: int) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
-@pytest.mark.parametrize(("shape", "factor"), [((8, 8), 2), ((5, 7), 2), ((3, 7, 6), 3), ((7,), 2), ((3, 3), 4)])
+@pytest.mark.parametrize(("shape", "factor"), [((8, 8), 2), ((6, 4), 2), ((2, 6, 9), 3), ((8,), 2), ((4, 4), 4)])
 def test_a_small_version_is_the_rounded_mean_of_blocks(shape: tuple[int, ...], factor: int, dtype: torch.dtype) -> None:
     down = networks.Downscale(shape, factor)
     for levels in (2, 17, 256):
@@ -76,6 +76,8 @@ def test_any_prior_does_and_divergences_are_logged_level_by_level() -> None:
     [
         (lambda: networks.Downscale((4, 4), 1), "'factor' .* at least 2.* not 1"),
         (lambda: networks.Downscale((4, 0), 2), "'in_shape'"),
+        (lambda: networks.Downscale((3, 4, 5), 2), "'factor' must divide the data's 4 by 5 values evenly, but is 2"),
+        (lambda: networks.Downscale(7, 2), "'factor' must divide the data's 7 values evenly"),
         (lambda: networks.Downscale((4, 4), 2)(torch.zeros(5, 4, 3)), re.escape("(..., 4, 4), not (5, 4, 3)")),
         (lambda: pair()[1].super_resolve(pair()[0], torch.zeros(5, 3, 2)), re.escape("(B, 2, 2), not (5, 3, 2)")),
         (lambda: pair()[1].super_resolve(pair()[0], torch.full((5, 2, 2), 0.5)), "'y' holds a value that is none"),
