@@ -21,6 +21,7 @@ from pyro_lvm.diffusion import (
     LargeVariance,
     LearnedSchedule,
     LearnedVariance,
+    LevelDenoiser,
     LinearLogSNR,
     LinearSchedule,
     NoiseSchedule,
@@ -148,6 +149,28 @@ def test_noised_levels_are_bayes_rule() -> None:
     assert torch.allclose(p.base_dist.logits, log_q.log_softmax(0).T)
 
 
+@pytest.mark.parametrize("t", [0.0, 0.5, 1.0])
+def test_a_denoiser_of_levels_is_bayes_rule(t: float) -> None:
+    """The mean over levels of what the network holds to be likely, times q(z_t | x)."""
+    process = ForwardProcess(3, LinearLogSNR(4.0, -4.0), None, centre=2.0, spread=2.0)
+    logits, z, time = torch.randn(3, 5), torch.randn(7, 2, 3), torch.tensor(t)
+    x = process.scaled(torch.arange(5.0)[:, None, None, None].expand(5, 7, 2, 3))
+    p = logits.softmax(-1).T[:, None, None] * process.marginal(x, time).base_dist.log_prob(z).exp()  # (5, 7, 2, 3)
+    denoiser = LevelDenoiser(Known(logits), process, 5)
+    torch.testing.assert_close(denoiser(z, time), (p * x).sum(0) / p.sum(0), rtol=1e-10, atol=1e-10)
+
+
+class Known(Part):
+    """What is likely whatever is seen."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        return self.logits.expand(*z.shape, -1)
+
+
 @pytest.mark.parametrize(("mine", "theirs"), [(False, Trace_ELBO), (True, TraceMeanField_ELBO)])
 @pytest.mark.parametrize("particles", [1, 3])
 def test_pyro_says_the_same_and_counts_minibatches(mine: bool, theirs: Any, particles: int) -> None:
@@ -264,6 +287,11 @@ def test_the_lower_bound_of_any_pair() -> None:
         ),
         (lambda: guides.ForwardDiffusion(process_of(None)), "give 'steps'"),
         (lambda: likelihoods.NoisedLevels(process_of(5), 1), "'levels'"),
+        (lambda: LevelDenoiser(nn.Module(), process_of(5), 1), "'levels'"),
+        (
+            lambda: LevelDenoiser(Known(torch.zeros(3, 4)), process_of(5), 5)(torch.zeros(3), torch.tensor(0.5)),
+            "'net' must give 5 logits a value, one for each level, not 4",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(make: Any, match: str) -> None:

@@ -16,6 +16,7 @@ from pyro_lvm.diffusion.discrete import (
 )
 from pyro_lvm.diffusion.downscaled import Downscaled
 from pyro_lvm.diffusion.forward import bridge, marginal, transition
+from pyro_lvm.diffusion.level_denoiser import LevelDenoiser
 from pyro_lvm.diffusion.parameterisations import Epsilon, Parameterisation, Start, Velocity
 from pyro_lvm.diffusion.process import ForwardProcess
 from pyro_lvm.diffusion.reverse import AtStep, NormalStep, Reverse
@@ -47,6 +48,7 @@ __all__ = [
     "LargeVariance",
     "LearnedSchedule",
     "LearnedVariance",
+    "LevelDenoiser",
     "LinearLogSNR",
     "LinearSchedule",
     "NoiseSchedule",

@@ -8,7 +8,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_lvm.configuration import Part
-from pyro_lvm.diffusion.forward import bridge, marginal
+from pyro_lvm.diffusion.forward import bridge, marginal, over_event
 from pyro_lvm.diffusion.moments import step_of
 from pyro_lvm.diffusion.schedules import NoiseSchedule, check_falls
 from pyro_lvm.sizes import check_sizes, checked_shape
@@ -97,6 +97,16 @@ class ForwardProcess(Part):
     def marginal(self, x: Tensor, t: Tensor) -> TorchDistribution:
         """q(z_t | x) of scaled data; see `diffusion.marginal`."""
         return marginal(self.schedule, x, t, self.event_dim)
+
+    def level_values(self, levels: int, like: Tensor) -> Tensor:
+        """What levels 0, …, L − 1 are scaled to, (L,)."""
+        return (torch.arange(levels, dtype=like.dtype, device=like.device) - self.centre) / self.spread
+
+    def log_levels(self, z_t: Tensor, t: Tensor, levels: int) -> Tensor:
+        """log q(z_t | x = k) of every value and level, but for what levels share, (..., *data_shape, L)."""
+        log_snr = over_event(self.schedule.log_snr(t), self.event_dim).unsqueeze(-1)
+        distance = z_t.unsqueeze(-1) - log_snr.sigmoid().sqrt() * self.level_values(levels, z_t)
+        return -0.5 * (1 + log_snr.exp()) * distance.square()  # 1 / (1 − ᾱ) is 1 + SNR
 
     def noise_error(self, x: Tensor, z_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """‖ε − ε̂‖², (...), of z_t (..., *data_shape), the scaled data x that it comes from, and what is said of ε."""

@@ -1,7 +1,6 @@
 """Likelihoods of levels for the last step of a diffusion."""
 
 import pyro.distributions as dist
-import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
@@ -84,10 +83,6 @@ class NoisedLevels(Part):
 
     def forward(self, z: Tensor, *condition: Tensor) -> TorchDistribution:
         """p(x | z_1) for z_1 (..., D), batch shape z.shape[:-1]."""
-        z, t = z.unflatten(-1, self.process.data_shape).unsqueeze(-1), z.new_full((), self.process.first_time)
-        levels = torch.arange(self.levels, dtype=z.dtype, device=z.device)
-        x = (levels - self.process.centre) / self.process.spread
-        log_snr = self.process.schedule.log_snr(t)
-        precision = 1 + log_snr.exp()  # 1 / (1 − ᾱ)
-        logits = -0.5 * precision * (z - log_snr.sigmoid().sqrt() * x).square()  # (..., *data_shape, L)
+        z, t = z.unflatten(-1, self.process.data_shape), z.new_full((), self.process.first_time)
+        logits = self.process.log_levels(z, t, self.levels)  # (..., *data_shape, L)
         return dist.Categorical(logits=logits).to_event(self.process.event_dim)

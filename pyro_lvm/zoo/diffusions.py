@@ -1,7 +1,6 @@
 """Diffusions: latents of the data's own shape, which a forward process without parameters turns to noise."""
 
 from math import log2, prod
-from typing import Any
 
 from pyro_lvm import guides, likelihoods, models, networks
 from pyro_lvm.data.dataset import Dataset
@@ -12,13 +11,24 @@ from pyro_lvm.diffusion import (
     ForwardProcess,
     LearnedSchedule,
     LearnedVariance,
+    LevelDenoiser,
     LinearSchedule,
     NormalStep,
     Reverse,
     SmallVariance,
+    Start,
 )
 from pyro_lvm.objectives import ELBO, HybridDenoising, SimpleDenoising
-from pyro_lvm.zoo.recipe_parts import Activation, Networks, data_range, levels_of, log_snr_below_levels, usual_training
+from pyro_lvm.zoo.recipe_parts import (
+    Activation,
+    Networks,
+    annealed_training,
+    averaged_training,
+    data_range,
+    levels_of,
+    log_snr_below_levels,
+    usual_training,
+)
 from pyro_lvm.zoo.registry import Made, entry
 
 
@@ -64,7 +74,7 @@ def ddgm(
     evidence="bound",
 )
 def ddpm(dataset: Dataset, steps: int = 1000, width: int = 256, blocks: int = 3) -> Made:
-    """A diffusion of many steps that is trained to tell the noise, all steps alike.
+    """A diffusion of many steps that is trained to tell the noise, all steps alike, by a network of levels.
 
     Args:
         dataset: of levels.
@@ -74,10 +84,11 @@ def ddpm(dataset: Dataset, steps: int = 1000, width: int = 256, blocks: int = 3)
     """
     levels, schedule = levels_of(dataset, "ddpm"), LinearSchedule(steps)
     process = ForwardProcess(dataset.shape, schedule, steps, *data_range(dataset))
-    net = _network(dataset, levels, dataset.shape, width, blocks)
-    reverse = Reverse(net, dataset.shape, schedule, Epsilon(), SmallVariance())
+    net = networks.TimeMLP(dataset.shape, (*dataset.shape, levels), width, blocks)
+    reverse = Reverse(LevelDenoiser(net, process, levels), dataset.shape, schedule, Start(), SmallVariance())
     model = models.Diffusion(process, reverse, likelihoods.DiscretizedNormal(process, reverse, levels))
-    return Made(model, guides.SubsampledDiffusion(process), SimpleDenoising(), _training(dataset))
+    training = averaged_training(dataset, 300, patience=20)
+    return Made(model, guides.SubsampledDiffusion(process), SimpleDenoising(), training)
 
 
 @entry(
@@ -90,7 +101,7 @@ def ddpm(dataset: Dataset, steps: int = 1000, width: int = 256, blocks: int = 3)
     evidence="bound",
 )
 def ddpm_cosine(dataset: Dataset, steps: int = 1000, width: int = 256, blocks: int = 3) -> Made:
-    """A diffusion whose noise comes evenly and whose reverse variances are learned.
+    """A diffusion whose noise comes evenly and whose reverse variances are learned, by a network of the noise.
 
     Args:
         dataset: of levels.
@@ -100,10 +111,16 @@ def ddpm_cosine(dataset: Dataset, steps: int = 1000, width: int = 256, blocks: i
     """
     levels, schedule = levels_of(dataset, "ddpm-cosine"), CosineSchedule(steps)
     process = ForwardProcess(dataset.shape, schedule, steps, *data_range(dataset))
-    net = _network(dataset, levels, (2, *dataset.shape), width, blocks)
+    # Levels are 2/(L − 1) apart, and the period of the n-th Fourier feature is 2/2ⁿ: where the noise is smaller, it
+    # tells how far a value is from the next level.
+    finest = max(1, round(log2(levels - 1)))
+    net = networks.TimeMLP(
+        dataset.shape, (2, *dataset.shape), hidden_features=width, blocks=blocks, exponents=(finest - 1, finest)
+    )
     reverse = Reverse(net, dataset.shape, schedule, Epsilon(), LearnedVariance())
     model = models.Diffusion(process, reverse, likelihoods.DiscretizedNormal(process, reverse, levels))
-    return Made(model, guides.SubsampledDiffusion(process), HybridDenoising(), _training(dataset))
+    training = annealed_training(dataset, epochs=1000, batch_size=128, learning_rate=2e-3)
+    return Made(model, guides.SubsampledDiffusion(process), HybridDenoising(), training)
 
 
 @entry(
@@ -116,7 +133,7 @@ def ddpm_cosine(dataset: Dataset, steps: int = 1000, width: int = 256, blocks: i
     evidence="bound",
 )
 def vdm(dataset: Dataset, width: int = 256, blocks: int = 3, sampling_steps: int = 250) -> Made:
-    """A diffusion in continuous time that is trained on its bound, schedule and all.
+    """A diffusion in continuous time that is trained on its bound, schedule and all, by a network of levels.
 
     Args:
         dataset: of levels.
@@ -127,21 +144,8 @@ def vdm(dataset: Dataset, width: int = 256, blocks: int = 3, sampling_steps: int
     levels = levels_of(dataset, "vdm")
     schedule = LearnedSchedule(high=log_snr_below_levels(levels), low=-6.0)
     process = ForwardProcess(dataset.shape, schedule, None, *data_range(dataset))
-    net = _network(dataset, levels, dataset.shape, width, blocks)
-    reverse = Reverse(net, dataset.shape, schedule, Epsilon(), SmallVariance())
+    net = networks.TimeMLP(dataset.shape, (*dataset.shape, levels), width, blocks)
+    reverse = Reverse(LevelDenoiser(net, process, levels), dataset.shape, schedule, Start(), SmallVariance())
     model = models.ContinuousDiffusion(process, reverse, likelihoods.NoisedLevels(process, levels), sampling_steps)
-    return Made(model, guides.SubsampledDiffusion(process), ELBO(analytic_kl=True), _training(dataset))
-
-
-def _network(dataset: Dataset, levels: int, out_shape: tuple[int, ...], width: int, blocks: int) -> networks.TimeMLP:
-    """A network of all times that tells levels apart where the noise is smaller than their distance."""
-    # Levels are 2/(L − 1) apart, and the period of the n-th Fourier feature is 2/2ⁿ.
-    finest = max(1, round(log2(levels - 1)))
-    exponents = (finest - 1, finest)
-    return networks.TimeMLP(dataset.shape, out_shape, hidden_features=width, blocks=blocks, exponents=exponents)
-
-
-def _training(dataset: Dataset) -> dict[str, Any]:
-    """Settings that suit a network of all times: many steps, and weights that come to rest."""
-    batch_size = min(128, len(dataset.train))
-    return {"epochs": 1000, "batch_size": batch_size, "learning_rate": 2e-3, "scheduler": "CosineAnnealingLR"}
+    training = averaged_training(dataset, 300, patience=20)
+    return Made(model, guides.SubsampledDiffusion(process), ELBO(analytic_kl=True), training)

@@ -53,16 +53,16 @@ def hvae_bottom_up(
     prior="hierarchy of 2 latents",
     posterior="diagonal normals, top-down",
     likelihood="Bernoulli, categorical or normal, by the data",
-    bound="ELBO",
+    bound="ELBO with free bits",
     reference="Sønderby et al. (2016), Ladder Variational Autoencoders",
 )
 def hvae_top_down(
     dataset: Dataset,
     latent_dims: tuple[int, ...] = (16, 8),
-    features: int = 128,
+    features: int = 256,
     blocks: int = 1,
     warm_up: float = 0.0,
-    free_bits: float = 0.0,
+    free_bits: float = 1.0,
 ) -> Made:
     """Two levels whose guide goes down with the model and shares its networks, so that the upper one stays alive.
 
@@ -173,10 +173,13 @@ def _ladder(
 
 
 def _made(dataset: Dataset, model: nn.Module, guide: nn.Module, warm_up: float, free_bits: float) -> Made:
-    """The pair, trained on the evidence lower bound with free bits a level, its β from 0 for a while."""
+    """The pair, trained on the bound with free bits a level, its β from 0 for a while, and its weights averaged.
+
+    Without free bits one of two levels may die, the lower as well as the upper.
+    """
     beta, training = warmed_up(dataset, warm_up)
     objective = objectives.ELBO(analytic_kl=True, beta=beta, free_bits=free_bits, free_bits_per="layer")
-    return Made(model, guide, objective, training)
+    return Made(model, guide, objective, training | {"weight_average": 0.99})
 
 
 def _chain(latent_dims: tuple[int, ...], link_features: tuple[int, ...]) -> list[Level]:

@@ -2,7 +2,15 @@
 
 from pyro_lvm import guides, likelihoods, models, networks, objectives, priors
 from pyro_lvm.data.dataset import Dataset
-from pyro_lvm.diffusion import Downscaled, ForwardProcess, LinearLogSNR, Reverse, SmallVariance, Velocity
+from pyro_lvm.diffusion import (
+    Downscaled,
+    ForwardProcess,
+    LevelDenoiser,
+    LinearLogSNR,
+    Reverse,
+    SmallVariance,
+    Start,
+)
 from pyro_lvm.zoo.recipe_parts import averaged_training, data_range, levels_of, log_snr_below_levels, some_of
 from pyro_lvm.zoo.registry import Made, entry
 
@@ -36,10 +44,10 @@ def diffusion_superres(
     coarse.start_from(start)
     schedule = LinearLogSNR(log_snr_below_levels(levels), -6.0)
     process = ForwardProcess(dataset.shape, schedule, steps, centre, spread)
-    net = networks.TimeMLP(dataset.shape, None, width, blocks, condition_shape=downscale.out_shape)
-    reverse = Reverse(net, dataset.shape, schedule, Velocity(), SmallVariance())
+    net = networks.TimeMLP(dataset.shape, (*dataset.shape, levels), width, blocks, downscale.out_shape)
+    reverse = Reverse(LevelDenoiser(net, process, levels), dataset.shape, schedule, Start(), SmallVariance())
     condition = Downscaled(downscale, coarse, centre, spread)
     decoder = likelihoods.NoisedLevels(process, levels)
     model = models.SuperResolution(models.Diffusion(process, reverse, decoder, condition))
-    training = averaged_training(dataset, 500, patience=40)
+    training = averaged_training(dataset, 300, patience=20)
     return Made(model, guides.SubsampledDiffusion(process), objectives.ELBO(analytic_kl=True), training)

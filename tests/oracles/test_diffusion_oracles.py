@@ -18,6 +18,7 @@ from pyro_lvm.diffusion import (
     Epsilon,
     ForwardProcess,
     LearnedSchedule,
+    LevelDenoiser,
     LinearLogSNR,
     LinearSchedule,
     NoiseSchedule,
@@ -251,3 +252,27 @@ def test_continuous_time_is_the_limit_of_many_steps() -> None:
     apart = [limit - pieces(T, 0.8)[1] for T in (100, 1000)]
     assert abs(apart[1]) < 0.02 * abs(limit)
     assert apart[0] / apart[1] == pytest.approx(10, rel=0.1)
+
+
+class Shares(Part):
+    """How often each level occurs, whatever is seen."""
+
+    def __init__(self, shares: Tensor) -> None:
+        super().__init__()
+        self.shares = shares
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        return self.shares.log().expand(*z.shape, -1)
+
+
+def test_levels_of_known_shares_have_their_entropy_as_bound() -> None:
+    """The denoiser is exact then, noise ends where nothing is left and begins far below the distance of levels."""
+    shares = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    process = ForwardProcess(1, LinearLogSNR(9.0, -12.0), None, centre=1.5, spread=1.5)
+    reverse = Reverse(LevelDenoiser(Shares(shares), process, 4), 1, process.schedule, Start(), SmallVariance())
+    model = models.ContinuousDiffusion(process, reverse, likelihoods.NoisedLevels(process, 4))
+    x = torch.arange(4.0)[:, None]
+    bound = evidence.lower_bound(model, guides.SubsampledDiffusion(process), x, 50_000, seed=0)
+    error = float((shares * bound.standard_error).square().sum().sqrt())
+    assert error < 0.02
+    assert float((shares * bound).sum()) == pytest.approx(float((shares * shares.log()).sum()), abs=3 * error)
