@@ -1,6 +1,7 @@
 """Runs side by side: what was measured of each, what was not and why, and what kind of model it is."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,13 +21,14 @@ from pyro_lvm.objectives.table import run as run_table
 from pyro_lvm.preflight import as_tensor, in_batches
 from pyro_lvm.programs import pair, parameters_of
 from pyro_lvm.progress import progress_bar
-from pyro_lvm.report import Number
+from pyro_lvm.report import Column, Number, write_comparison
 from pyro_lvm.run_folder import RunFolder
 from pyro_lvm.workflow import Evaluation, Run
 
-__all__ = ["Compared", "Comparison", "compare"]
+__all__ = ["Compared", "Comparison", "compare", "write_page"]
 
 SAMPLES = 64  # data drawn for the time it takes
+SHOWN = 36  # data drawn for a page
 
 _ROUNDS = 5  # of the runs, in turn: a machine that slows down meanwhile slows all
 _SLOW = 2.0  # seconds; what takes longer is timed once
@@ -193,6 +195,45 @@ def compare(
     measured = iter(columns)
     every = [next(measured) if isinstance(run, Run) else run for run in opened]
     return Comparison(usable[0].dataset.name, split_, size, every)
+
+
+def write_page(compared: Comparison, path: str | Path = "comparison.html", *, seed: int = 0) -> Path:
+    """Writes a comparison as an HTML page: a table that sorts, the evidence, learning curves and samples of every run.
+
+    Args:
+        compared: from `compare`.
+        path: of the page.
+        seed: of the samples.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    path, levels = Path(path), None
+    columns = []
+    for title, run in zip(compared.titles, compared.runs, strict=True):
+        own = Path(run.path) / "report.html"
+        link = os.path.relpath(own, path.parent) if own.is_file() else None
+        if "all" in run.missing:
+            columns.append(Column(title, link=link))
+            continue
+        opened = workflow.open_run(run.path)
+        levels = opened.dataset.levels
+        samples = _attempt(_samples, opened, SHOWN, seed)
+        x = None if isinstance(samples, str) else samples
+        columns.append(Column(title, run.numbers, run.words, opened.history, x, link))
+    return write_comparison(
+        path,
+        title=f"{len(compared.runs)} runs on {compared.data}",
+        subtitle=f"Numbers are of {compared.size} {compared.split} data where nothing else is said.",
+        headings=compared.ROWS,
+        runs=columns,
+        evidence="evidence",
+        notes=compared.notes,
+        levels=levels,
+    )
 
 
 def _check_paths(paths: list[Path]) -> None:
@@ -379,9 +420,14 @@ def _sampling_seconds(runs: list[Run], seed: int, advance: Callable[[], None]) -
 
 def _draw(run: Run, seed: int) -> float:
     """Seconds to draw some data."""
+    start = time.perf_counter()
+    _samples(run, SAMPLES, seed)
+    return time.perf_counter() - start
+
+
+def _samples(run: Run, n: int, seed: int) -> Tensor:
+    """Data drawn from the model, (n, *data_shape)."""
     x = as_tensor(run.dataset.train[:1], "train", pair(run.model, run.guide))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        start = time.perf_counter()
-        diagnostics.sample_predictive(run.model, run.guide, x, SAMPLES)
-        return time.perf_counter() - start
+        return diagnostics.sample_predictive(run.model, run.guide, x, n)

@@ -83,12 +83,25 @@ def sample(argv: Sequence[str]) -> int:
 
 
 def report(argv: Sequence[str]) -> int:
-    """Write a run's report.html again."""
+    """Write a run's report.html again, or one page about several runs."""
     parser = Parser(
-        "pyro-lvm report", "Write a run's report.html again, evaluating the run first where it has no numbers."
+        "pyro-lvm report",
+        "Write a run's report.html again, evaluating the run first where it has no numbers. Of several runs, write one "
+        "page that sets them side by side, with a table that sorts.",
     )
-    _add_run(parser)
-    run = workflow.open_run(parser.parse(argv)["RUN"])
+    parser.usage = f"{parser.prog} RUN [RUN ...] [options]"
+    parser.add_argument("RUN", nargs="+", help="A run's folder, or those of several runs of one data set.")
+    where = "The page about several runs; comparison.html where left out."
+    parser.add_settings("settings", [Setting("output", str | None, None, where)])
+    given = parser.parse(argv)
+    if len(given["RUN"]) > 1:
+        from pyro_lvm import comparison  # here, since a run's own report does not need it
+
+        print(comparison.write_page(comparison.compare(given["RUN"]), given["output"] or "comparison.html"))
+        return 0
+    if given["output"] is not None:
+        raise UsageError("'--output' is for the page about several runs: a run's own report lies in its folder.")
+    run = workflow.open_run(given["RUN"][0])
     numbers = run.path / "evaluation.json"
     if numbers.is_file():
         print(workflow.write_run_report(run, workflow.Evaluation.read(numbers)))
@@ -165,7 +178,7 @@ COMMANDS = {
     "resume": Command(resume, "RUN [options]"),
     "evaluate": Command(evaluate, "RUN [options]"),
     "sample": Command(sample, "RUN [options]"),
-    "report": Command(report, "RUN"),
+    "report": Command(report, "RUN [RUN ...]"),
     "compare": Command(compare, "RUN RUN ... [options]"),
     "verify": Command(verify, "[options]"),
     "demo": Command(demo, "[options]"),

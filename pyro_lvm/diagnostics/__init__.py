@@ -9,6 +9,7 @@ from pyro_lvm.diagnostics.held_levels import plot_levels, sample_levels
 from pyro_lvm.diagnostics.latent_space import plot_code, plot_latent
 from pyro_lvm.diagnostics.predictive import sample_predictive
 from pyro_lvm.diagnostics.prior_contours import plot_prior
+from pyro_lvm.diagnostics.side_by_side import plot_evidence, plot_runs
 from pyro_lvm.diagnostics.sphere import plot_sphere
 
 __all__ = [
@@ -16,12 +17,14 @@ __all__ = [
     "active_units",
     "plot_code",
     "plot_diffusion",
+    "plot_evidence",
     "plot_history",
     "plot_kl",
     "plot_latent",
     "plot_levels",
     "plot_prior",
     "plot_reconstructions",
+    "plot_runs",
     "plot_samples",
     "plot_sphere",
     "posterior",

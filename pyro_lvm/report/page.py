@@ -2,10 +2,15 @@
 
 import base64
 import io
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, final
+
+from pyro_lvm.report.sortable import SCRIPT, SCRIPT_HASH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +38,11 @@ figure { margin: 0.5rem 0; flex: 0 1 auto; max-width: 100%; }
 img { max-width: 100%; height: auto; display: block; }
 figcaption { font-size: 0.95rem; max-width: 29rem; padding-top: 0.4rem; }
 .failed { border-left: 4px solid #a33; padding-left: 0.75rem; }
+th button { font: inherit; font-weight: 600; color: #0b4a8f; background: none; border: 0; padding: 0; cursor: pointer;
+  text-align: left; }
+th button:focus-visible { outline: 3px solid #0b4a8f; outline-offset: 2px; }
+th[aria-sort=ascending] button::after { content: " ▲"; }
+th[aria-sort=descending] button::after { content: " ▼"; }
 dt { font-weight: 600; margin-top: 0.75rem; }
 dd { margin: 0; }
 """
@@ -105,7 +115,10 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The whole page; its policy forbids it to load anything."""
+    """The whole page; its policy forbids it to load anything, and any script but that of sortable tables."""
+    scripted = any('class="sortable"' in section.body for section in sections)
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    policy += f"; script-src '{SCRIPT_HASH}'" if scripted else ""
     links = "".join(f'<li><a href="#{s.name}">{escape(s.heading)}</a></li>' for s in sections)
     bodies = "".join(
         f'<section id="{s.name}" aria-labelledby="{s.name}-heading">'
@@ -114,10 +127,52 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
         f"<body><header><h1>{escape(title)}</h1>{paragraph(subtitle)}"
-        f'<nav aria-label="Contents"><ul>{links}</ul></nav></header><main>{bodies}</main></body></html>\n'
+        f'<nav aria-label="Contents"><ul>{links}</ul></nav></header><main>{bodies}</main>'
+        f"{f'<script>{SCRIPT}</script>' if scripted else ''}</body></html>\n"
     )
+
+
+def guarded(draw: Callable[[], list[Picture]]) -> str:
+    """The pictures; in their place the reason where they cannot be drawn, as for parameters that are not finite."""
+    try:
+        drawn = draw()
+        return pictures(drawn) if drawn else ""
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        return f'<div class="failed">{paragraph(f"This could not be drawn: {reason}")}</div>'
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file beside `path` that takes its place at the end: readers see the old page or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
+    except OSError as error:
+        if path.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+        raise OSError(
+            f"'path' must be a file that can be written, but {path} cannot ({error}): choose another folder, or make "
+            "this one writable."
+        ) from error
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """Matplotlib's own defaults, whatever the caller has chosen: the page is dark on white."""
+    from matplotlib import style
+
+    with style.context("default"):
+        yield

@@ -1,9 +1,7 @@
 """The report of a run."""
 
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,17 @@ from pyro_lvm.diagnostics.figures import is_image
 from pyro_lvm.diagnostics.randomness import seeded
 from pyro_lvm.report import exhibits
 from pyro_lvm.report.number import Number, shown
-from pyro_lvm.report.page import Picture, Section, measured, page, paragraph, pictures, table
+from pyro_lvm.report.page import (
+    Picture,
+    Section,
+    guarded,
+    measured,
+    page,
+    paragraph,
+    plain_style,
+    replacing,
+    table,
+)
 from pyro_lvm.report.run_data import RunData, first_data, shown_split, splits
 
 _ROWS = 12  # of the history's table
@@ -116,9 +124,9 @@ def write_report(
         ...     file.read_text(encoding="utf-8").count("<img")
         4
     """
-    with _replacing(Path(path)) as temporary:
+    with replacing(Path(path)) as temporary:
         split = shown_split(dataset)
-        with seeded(seed), _plain_style():
+        with seeded(seed), plain_style():
             sections = [
                 _numbers(numbers),
                 _learning(history),
@@ -128,38 +136,6 @@ def write_report(
             ]
         temporary.write_text(page(title, _subtitle(dataset), sections), encoding="utf-8")
     return Path(path)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A new file beside `path` that takes its place at the end: readers see the old page or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(exist_ok=False)
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder")
-    except OSError as error:
-        if path.parent.is_dir():
-            temporary.unlink(missing_ok=True)
-        raise OSError(
-            f"'path' must be a file that can be written, but {path} cannot ({error}): choose another folder, or make "
-            "this one writable."
-        ) from error
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _plain_style() -> Iterator[None]:
-    """Matplotlib's own defaults, whatever the caller has chosen: the page is dark on white."""
-    from matplotlib import style
-
-    with style.context("default"):
-        yield
 
 
 def _subtitle(dataset: RunData) -> str:
@@ -187,7 +163,7 @@ def _learning(history: Sequence[Mapping[str, float]]) -> Section:
     rows = [["" if history[i].get(key) is None else shown(history[i][key]) for key in keys] for i in kept]
     every = "Every epoch" if len(kept) == len(history) else f"{len(kept)} of {len(history)} epochs"
     numbers = table(f"{every}; bounds and KL in nats per datum", keys, rows)
-    body = _guarded(lambda: exhibits.learning_curves(history))
+    body = guarded(lambda: exhibits.learning_curves(history))
     return Section(
         "learning", "Learning curves", f"{body}<details><summary>The curves as a table</summary>{numbers}</details>"
     )
@@ -205,24 +181,14 @@ def _drawings(model: Callable[..., Any], guide: Callable[..., Any], dataset: Run
 
     none = paragraph("No latent belongs to a single datum.")
     return [
-        Section("samples", "Samples", _guarded(lambda: exhibits.samples(Sampler(model, guide, few), levels, split))),
+        Section("samples", "Samples", guarded(lambda: exhibits.samples(Sampler(model, guide, few), levels, split))),
         Section(
             "reconstructions",
             "Reconstructions",
-            _guarded(lambda: exhibits.reconstructions(Sampler(model, guide, few), levels, split)),
+            guarded(lambda: exhibits.reconstructions(Sampler(model, guide, few), levels, split)),
         ),
-        Section("latents", "Latent space", _guarded(latents) or none),
+        Section("latents", "Latent space", guarded(latents) or none),
     ]
-
-
-def _guarded(draw: Callable[[], list[Picture]]) -> str:
-    """The pictures; in their place the reason where they cannot be drawn, as for parameters that are not finite."""
-    try:
-        drawn = draw()
-        return pictures(drawn) if drawn else ""
-    except (ValueError, RuntimeError, NotImplementedError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        return f'<div class="failed">{paragraph(f"This could not be drawn: {reason}")}</div>'
 
 
 def _settings(settings: Mapping[str, object]) -> Section:

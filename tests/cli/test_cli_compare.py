@@ -108,3 +108,20 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(
     assert "evaluated on different data" in called.err
     assert "6 test data" in called.err
     assert call("compare").status == 2
+
+
+def test_a_page_about_several_runs(runs: list[Path], call: Call, tmp_path: Path) -> None:
+    called = call("report", *runs, "--output", tmp_path / "page.html")
+    assert called.status == 0, called.err
+    assert called.out.strip() == str(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "3 runs on digits" in text
+    assert all(f">{name}<" in text for name in ("vae", "flow-realnvp", "ppca"))
+    assert text.count("<img ") == 2 + 3  # the evidence, learning curves, and samples of each
+    assert "could not be drawn" not in text
+
+
+def test_a_runs_own_report_lies_in_its_folder(runs: list[Path], call: Call) -> None:
+    called = call("report", runs[0], "--output", "elsewhere.html")
+    assert called.status == 2
+    assert "'--output' is for the page about several runs" in called.err
