@@ -37,6 +37,8 @@ th, td { text-align: left; vertical-align: top; padding: 0.4rem 1rem 0.4rem 0; b
 figure { margin: 0.5rem 0; flex: 0 1 auto; max-width: 100%; }
 img { max-width: 100%; height: auto; display: block; }
 figcaption { font-size: 0.95rem; max-width: 29rem; padding-top: 0.4rem; }
+.verdict { font-weight: 700; padding: 0 0.4rem; border: 2px solid; border-radius: 0.3rem; white-space: nowrap; }
+.good { color: #0b5d3b; } .bad { color: #8a2a1f; } .unknown { color: #555; }
 .failed { border-left: 4px solid #a33; padding-left: 0.75rem; }
 th button { font: inherit; font-weight: 600; color: #0b4a8f; background: none; border: 0; padding: 0; cursor: pointer;
   text-align: left; }

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from torch import Tensor
 from pyro_lvm.diagnostics.drawing import Sampler
 from pyro_lvm.diagnostics.figures import is_image
 from pyro_lvm.diagnostics.randomness import seeded
-from pyro_lvm.report import exhibits
+from pyro_lvm.report import exhibits, findings
+from pyro_lvm.report.diagnosis import Diagnosis, diagnose
 from pyro_lvm.report.number import Number, shown
 from pyro_lvm.report.page import (
     Picture,
@@ -127,10 +129,13 @@ def write_report(
     with replacing(Path(path)) as temporary:
         split = shown_split(dataset)
         with seeded(seed), plain_style():
+            found = _diagnosis(model, guide, dataset, split, seed)
             sections = [
+                Section("verdicts", "Verdicts", findings.verdicts(found)),
                 _numbers(numbers),
                 _learning(history),
                 *_drawings(model, guide, dataset, split),
+                *_findings(found),
                 _settings(settings),
                 _how(split, seed),
             ]
@@ -179,6 +184,9 @@ def _drawings(model: Callable[..., Any], guide: Callable[..., Any], dataset: Run
     def latents() -> list[Picture]:
         return exhibits.latents(Sampler(model, guide, x), labels, split)
 
+    def moves() -> list[Picture]:
+        return findings.moves(model, guide, few, levels)
+
     none = paragraph("No latent belongs to a single datum.")
     return [
         Section("samples", "Samples", guarded(lambda: exhibits.samples(Sampler(model, guide, few), levels, split))),
@@ -187,8 +195,29 @@ def _drawings(model: Callable[..., Any], guide: Callable[..., Any], dataset: Run
             "Reconstructions",
             guarded(lambda: exhibits.reconstructions(Sampler(model, guide, few), levels, split)),
         ),
-        Section("latents", "Latent space", guarded(latents) or none),
+        Section("latents", "Latent space", (guarded(latents) or none) + guarded(moves)),
     ]
+
+
+def _diagnosis(
+    model: Callable[..., Any], guide: Callable[..., Any], dataset: RunData, split: str, seed: int
+) -> Diagnosis:
+    present = splits(dataset)
+    train = first_data(present.get("train", present[split]), exhibits.POINTS)
+    held_out = None if split == "train" else first_data(present[split], exhibits.POINTS)
+    return diagnose(model, guide, train, held_out, seed=seed)
+
+
+def _findings(found: Diagnosis) -> list[Section]:
+    """What the diagnosis drew; where a measure is not defined, its verdict has said why."""
+    sections = [
+        ("evidence", "Evidence, datum by datum", findings.evidence),
+        ("information", "Collapse and information", findings.collapse),
+        ("holes", "Holes", findings.holes),
+        ("calibration", "Calibration", findings.calibration),
+    ]
+    drawn = [Section(name, heading, guarded(partial(draw, found))) for name, heading, draw in sections]
+    return [section for section in drawn if section.body]
 
 
 def _settings(settings: Mapping[str, object]) -> Section:
