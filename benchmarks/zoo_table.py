@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--particles", type=int, default=1000)
     parser.add_argument("--pictures", type=Path, help="folder for a picture of samples of each")
-    parser.add_argument("--output", type=Path, help="JSON file for every measurement")
+    parser.add_argument("--output", type=Path, help="JSON file; entries not named here are kept")
     options = parser.parse_args()
     results = {}
     print(
@@ -88,6 +88,8 @@ def main() -> None:
         )
     if options.output:
         machine = {"machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+        recorded = json.loads(options.output.read_text())["runs"] if options.output.exists() else {}
+        results = {name: (recorded | results)[name] for name in zoo.names() if name in recorded | results}
         options.output.write_text(json.dumps({"machine": machine, "runs": results}, indent=1) + "\n")
 
 
