@@ -27,7 +27,8 @@ def table(comparisons: list[Comparison]) -> Iterator[str]:
     for c in comparisons:
         gate = f"≥ {c.at_least:.4f}" if c.at_most == inf else f"{c.at_least:.4f} to {c.at_most:.4f}"
         row = (c.name, f"{c.measured:.4f}", f"{c.exact:.4f}", f"{c.difference:+.4f}", gate, c.why)
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} | {'passed' if c.passed else '**failed**'} |"
+        cells = [cell.replace("|", r"\|") for cell in row]  # a bar would end the cell
+        yield f"| {' | '.join(cells)} | {'passed' if c.passed else '**failed**'} |"
 
 
 if __name__ == "__main__":

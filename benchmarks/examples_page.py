@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.examples_page [--render] [names ...]
 
-About six minutes on 2 cores for all; examples that are not named stay as docs/examples.json has them, and `--render` runs none.
+About six minutes on 2 cores for all; `--render` runs none. Those that are not run stay as docs/examples.json has them.
 """
 
 import argparse

@@ -46,7 +46,7 @@ def code(page: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def as_a_reader_runs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_compiler: None) -> Iterator[None]:
-    # Without a compiler graphs run as they are, which takes seconds in place of minutes; test_compile.py has them whole.
+    # Without a compiler graphs run as they are, which takes seconds in place of minutes; see test_compile.py.
     monkeypatch.chdir(tmp_path)
     torch.set_default_dtype(torch.float32)
     yield

@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -115,10 +116,11 @@ def described(name: str, value: Any) -> str:
 
 def directive(kind: str, name: str, value: Any, body: str, fence: str = "```````", options: str = "") -> str:
     """One object of Sphinx's Python domain."""
-    try:
-        written = "" if kind == "property" else stringify_signature(signature(value), unqualified_typehints=True)
-    except ValueError:  # a tensor's constructor says nothing of its arguments
-        written = ""
+    written = ""
+    with suppress(ValueError):  # a tensor's constructor says nothing of its arguments
+        if kind != "property":
+            of = signature(value)
+            written = stringify_signature(of, show_return_annotation=kind != "class", unqualified_typehints=True)
     if kind in ("class", "function") and value.__qualname__ == name:
         options += f":canonical: {value.__module__}.{name}\n"
     return f"{fence}{{py:{kind}}} {name}{written}\n{options}\n{body}\n{fence}"

@@ -1,6 +1,7 @@
 """Formulas as MathML, made while the site is built: they show without a network and without a script."""
 
 import unicodedata
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
 ROW, IDENTIFIER, OPERATOR, SPACE = (f"{{{NAMESPACE}}}{tag}" for tag in ("mrow", "mi", "mo", "mspace"))
 SCRIPTED = tuple(f"{{{NAMESPACE}}}{tag}" for tag in ("msub", "msup", "msubsup"))
+RELATIONS = {"~": "\u223c", ":": ":"}  # which the converter takes for letters, without space around them
 ALPHABETS = {"script": "SCRIPT", "double-struck": "DOUBLE-STRUCK", "fraktur": "FRAKTUR"}
 ElementTree.register_namespace("", NAMESPACE)
 
@@ -38,13 +40,15 @@ def markup(node: nodes.Element, display: bool) -> str:
 
 
 def set_letters(element: Element) -> None:
-    """Letters of another alphabet by their own code points: browsers do not read `mathvariant` any more."""
+    """What each sign is, and letters of another alphabet by their code points: browsers no longer read `mathvariant`."""
     alphabet = ALPHABETS.get(element.get("mathvariant", ""))
     if alphabet and element.text:
         del element.attrib["mathvariant"]
         element.text = "".join(letter(alphabet, of) for of in element.text)
     if element.tag == OPERATOR and (element.text or "").isalpha():  # max and det, which are functions
         element.tag = IDENTIFIER
+    if element.tag == IDENTIFIER and element.text in RELATIONS:
+        element.tag, element.text = OPERATOR, RELATIONS[element.text]
 
 
 def letter(alphabet: str, of: str) -> str:
@@ -59,7 +63,7 @@ def letter(alphabet: str, of: str) -> str:
 def set_spaces(element: Element) -> None:
     """Thin spaces around a function's name, unless an operator or a bracket is there."""
     children = list(element)
-    for before, after in zip(children[:-1], children[1:], strict=True):
+    for before, after in pairwise(children):
         functions = is_function(before) or is_function(after)
         if element.tag == ROW and functions and {before.tag, after.tag}.isdisjoint((OPERATOR, SPACE)):
             element.insert(list(element).index(after), Element(SPACE, width="0.167em"))

@@ -1,4 +1,4 @@
-"""What is held against the finished pages: links and anchors, titles, images, formulas, and that none needs a network."""
+"""What is held against the finished pages: links, anchors, titles, images, formulas, and that none needs a network."""
 
 import re
 from collections.abc import Iterator

@@ -72,6 +72,28 @@ def test_the_navigation_is_the_start_page(extension, root: Path):
     assert listed == {path.stem for path in (root / "docs").glob("*.md")} - {"index"}
 
 
+SHAPE = re.compile(r"\(([^()$`]*,[^()$`]*)\)")
+SIZE = re.compile(r"\*?[\w.']*|\w+ [+·] \w+")
+
+
+def test_the_glossary_knows_the_letters_of_shapes(extension, root: Path):
+    api = extension("api_pages")
+    text = "\n".join(api.content(page) for page in api.pages())
+    shapes = [[size.strip() for size in found.split(",")] for found in SHAPE.findall(text)]
+    sizes = [size for shape in shapes if all(map(SIZE.fullmatch, shape)) for size in shape]
+    letters = {letter for size in sizes for letter in re.findall(r"\b[A-Z]\b", size)}
+    assert {"B", "K", "M", "D", "N"} <= letters
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|", (root / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    known = set(re.findall(r"\b[A-Z]\b", " ".join(symbols for symbols, _ in rows)))
+    # X and I are data as scikit-learn calls them, and the identity.
+    assert letters - known <= {"X", "I"}
+    code = "\n".join(
+        path.read_text() for folder in ("pyro_lvm", "models", "guides") for path in (root / folder).rglob("*.py")
+    )
+    for name in re.findall(r"`\"?(\w+)\"?`", " ".join(names for _, names in rows)):
+        assert re.search(rf"\b{name}\b", code), name
+
+
 GOOD = """<html><head><title>A page</title><link rel="stylesheet" href="style.css"></head><body id="top">
 <a href="#top">up</a> <a href="other.html#there">there</a> <a href="https://example.org">far</a>
 <img src="style.css" alt="a picture"> <code>`$x$`</code></body></html>"""
