@@ -26,7 +26,12 @@ def test_every_entry_has_formulas_and_a_row_before_it_is_measured(name: str) -> 
     assert of.recipe.reference in row
     assert "| not yet | not measured |" in row
     assert f"## `{name}`" in zoo_page.section(of)
-    assert of.picture is not None, f"draw one: python -m benchmarks.zoo_table --pictures docs/pictures {name}"
+
+
+def test_every_entry_has_a_picture() -> None:
+    drawn = {path.stem for path in (zoo_page.DOCS / "pictures").glob("*.png")}
+    missing = " ".join(name for name in zoo.names() if name not in drawn)
+    assert not missing, f"draw them: python -m benchmarks.zoo_table --pictures docs/pictures --seeds 1 {missing}"
 
 
 def test_numbers_of_an_entry() -> None:

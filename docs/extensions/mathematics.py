@@ -40,7 +40,7 @@ def markup(node: nodes.Element, display: bool) -> str:
 
 
 def set_letters(element: Element) -> None:
-    """What each sign is, and letters of another alphabet by their code points: browsers no longer read `mathvariant`."""
+    """What a sign is, and letters of other alphabets by their code points: browsers read no `mathvariant` any more."""
     alphabet = ALPHABETS.get(element.get("mathvariant", ""))
     if alphabet and element.text:
         del element.attrib["mathvariant"]
