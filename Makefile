@@ -4,11 +4,11 @@ BIN := $(VENV)/bin
 # The peers of the benchmarks have a place of their own, so that they cannot change what is tested.
 BENCH := .venv-bench
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint docs bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
 	touch $@
 
 demo: $(VENV)/.installed
@@ -25,6 +25,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p pyro_lvm
 
+# Warnings are errors, and so are broken links and anchors: docs/extensions/site_check.py.
+docs: $(VENV)/.installed
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs site
+	@echo "site/index.html"
+
 $(BENCH)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
@@ -34,4 +39,4 @@ bench: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.run --render $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(BENCH) build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) $(BENCH) build dist runs site docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage

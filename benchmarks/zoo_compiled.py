@@ -53,7 +53,7 @@ def main() -> None:
     """Prints the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="entries; all where left out")
-    parser.add_argument("--output", type=Path, help="JSON file for every measurement")
+    parser.add_argument("--output", type=Path, help="JSON file; entries not named here are kept")
     options = parser.parse_args()
     logging.getLogger("pyro_lvm").setLevel(logging.ERROR)
     print("| entry | batch | programs, ms | replayed, ms | times faster |\n|---|---|---|---|---|", flush=True)
@@ -63,6 +63,8 @@ def main() -> None:
         faster = f"not compiled: {row['failure']}" if row["failure"] else f"{row['ratio']:.1f}"
         print(f"| `{name}` | {row['batch']} | {row['programs']:.2f} | {row['replayed']:.2f} | {faster} |", flush=True)
     if options.output is not None:
+        recorded = json.loads(options.output.read_text()) if options.output.exists() else {}
+        results = {name: (recorded | results)[name] for name in zoo.names() if name in recorded | results}
         options.output.write_text(json.dumps(results, indent=1) + "\n")
 
 

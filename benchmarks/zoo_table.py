@@ -91,8 +91,10 @@ def main() -> None:
 def record(path: Path, name: str, runs: list[dict[str, float]]) -> None:
     """Writes an entry's measurements beside those that the file holds."""
     known = json.loads(path.read_text())["runs"] if path.exists() else {}
+    known[name] = runs
     machine = {"machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    path.write_text(json.dumps({"machine": machine, "runs": known | {name: runs}}, indent=1) + "\n")
+    ordered = {entry: known[entry] for entry in zoo.names() if entry in known}
+    path.write_text(json.dumps({"machine": machine, "runs": ordered}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ class Diffusion(Model):
 
 
 class ContinuousDiffusion(Model):
-    r"""A diffusion of infinitely many steps.
+    r"""$p(x \mid z_1)\, p(z_T)$ and $p_\theta(z_s \mid z_t)$ at every moment: a diffusion of infinitely many steps.
 
     $\log p(x) \ge E_q[\log p(x \mid z_1)] - \mathrm{KL}(q(z_T \mid x) \,\|\, p(z_T)) - \tfrac12 \int_0^1 (-\ell'(t))\,
     E_q \|\varepsilon - \hat\varepsilon_\theta(z_t, t)\|^2\, dt$.

@@ -74,8 +74,8 @@ def from_arrays(
     Floating-point arrays are real unless ``levels`` is given.
 
     Values are copied to float32 on the CPU; discrete data of up to 256 levels that would take more than 512 MiB that
-    way stay bytes (:class:`CompactDataset`). Memory-mapped arrays that would are read as they are used
-    (:class:`MappedDataset`), and so are torch Datasets (:class:`StackedDataset`, without labels); both are checked as
+    way stay bytes (`CompactDataset`). Memory-mapped arrays that would are read as they are used
+    (`MappedDataset`), and so are torch Datasets (`StackedDataset`, without labels); both are checked as
     they are used.
 
     Args:
@@ -94,7 +94,7 @@ def from_arrays(
         source: Where the data come from.
 
     Returns:
-        A :class:`Dataset`, named ``f"{name}-{binarise}"`` if binarised.
+        A `Dataset`, named ``f"{name}-{binarise}"`` if binarised.
 
     Raises:
         DataError: An array is empty, not numeric, not finite, not whole numbers below ``levels``, or does not fit the
@@ -169,8 +169,8 @@ def assemble(
         counts: How many examples of the training part go into splits that are not in ``parts``.
         levels: Number of discrete levels, None for real values.
         name: The data set's name, to which the binarisation is added.
-        binarise: As in :func:`from_arrays`.
-        seed: As in :func:`from_arrays`.
+        binarise: As in `from_arrays`.
+        seed: As in `from_arrays`.
         description: One sentence on the variant.
         source: Where the data come from.
         shuffle: Whether the training part is shuffled before it is split, or split in its order: train, validation,

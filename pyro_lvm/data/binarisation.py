@@ -23,7 +23,7 @@ BINARISATIONS: tuple[Binarisation, ...] = ("static", "dynamic", "threshold")
 
 
 class DynamicBinarisation(IndexedDataset):
-    r"""Pixels drawn anew at every use: :math:`x_{nd} \sim \mathrm{Bernoulli}(p_{nd})`.
+    r"""Pixels drawn anew at every use: $x_{nd} \sim \mathrm{Bernoulli}(p_{nd})$.
 
     The draws take PyTorch's global generator, which a training loop seeds, so that a run is reproducible and two runs
     of different seeds see different pixels.

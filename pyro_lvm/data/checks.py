@@ -102,7 +102,7 @@ def check_levels(x: Tensor, levels: int, name: str, rows: Tensor | None = None) 
         x: Numbers of any shape, of a floating, integer or boolean type.
         levels: Number of discrete levels, L.
         name: The argument's name, for the error.
-        rows: As in :func:`check_finite`.
+        rows: As in `check_finite`.
 
     Raises:
         DataError: ``levels`` is not a whole number from 2 to 2²⁴ (above it float32 cannot tell neighbours apart), or a

@@ -206,7 +206,7 @@ class Dataset:
     A split is a float32 tensor of shape (N, *shape), whatever the default dtype is, of the values that the likelihood
     scores: whole numbers 0, 1, ..., levels - 1 for discrete data, anything finite for real data. Networks rescale their
     input inside. Where that tensor would be too large, or is drawn anew at every use, the split is an
-    :class:`IndexedDataset`, whose ``len(split)``, ``split.shape`` and ``split[index]`` read like a tensor's.
+    `IndexedDataset`, whose ``len(split)``, ``split.shape`` and ``split[index]`` read like a tensor's.
 
     Args:
         name: Which data they are, and which variant of them.

@@ -21,7 +21,7 @@ def read_file(path: Path) -> tuple[dict[str, np.ndarray[Any, Any] | MappedDatase
     """Read the arrays of a file.
 
     - ``.npy``: one array, which becomes ``"train"``. One that would take more than 512 MiB as float32 stays in the
-      file, and its rows are read as they are used (:class:`MappedDataset`).
+      file, and its rows are read as they are used (`MappedDataset`).
     - ``.npz``: arrays ``train`` and perhaps ``validation`` and ``test``, with labels in ``train_labels`` and so on; or
       ``images`` and perhaps ``labels``; or a single array of any name.
     - ``.csv``: a table of numbers separated by commas, one example per row. The first row is a header if none of its

@@ -12,7 +12,7 @@ from pyro_lvm.data.dataset import Split
 def fingerprint(split: Split) -> str:
     """Size, shape and checksum of a split in words, so that a run that goes on can tell that it has the same data.
 
-    The checksum is of all values in memory, of some hundred rows of a file (:class:`MappedDataset`), wherever it lies,
+    The checksum is of all values in memory, of some hundred rows of a file (`MappedDataset`), wherever it lies,
     and missing for a user's torch Dataset, whose items may be random.
 
     Args:

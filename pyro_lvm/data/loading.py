@@ -42,26 +42,26 @@ def load(
 
     Values are whole numbers 0, 1, ..., levels - 1 in float32 tensors of shape (N, *shape), whatever the default dtype
     is: convert with ``.double()`` where a model is in float64. Sets that would take more than 512 MiB that way
-    (CIFAR10) are :class:`CompactDataset`, which convert as they are indexed; your own ``.npy`` files of that size stay
-    on disk, and are read as they are indexed (:class:`MappedDataset`).
+    (CIFAR10) are `CompactDataset`, which convert as they are indexed; your own ``.npy`` files of that size stay
+    on disk, and are read as they are indexed (`MappedDataset`).
 
     Args:
-        data: A name of :func:`names`, perhaps followed by ``-static``, ``-dynamic`` or ``-threshold``; a path to a
-            ``.npy``, ``.npz`` or ``.csv`` file (see :func:`read_file`), looked for in the current folder and then in
-            the data root; or examples, as in :func:`from_arrays`.
+        data: A name of `names`, perhaps followed by ``-static``, ``-dynamic`` or ``-threshold``; a path to a
+            ``.npy``, ``.npz`` or ``.csv`` file (see `read_file`), looked for in the current folder and then in
+            the data root; or examples, as in `from_arrays`.
         root: The data root; else the environment variable ``PYRO_LVM_DATA``; else a folder in the user's cache.
         download: Whether a named set whose files are missing is fetched into the data root.
-        binarise: ``"static"``, one draw :math:`x \sim \mathrm{Bernoulli}(\text{value} / (\text{levels} - 1))` of every
+        binarise: ``"static"``, one draw $x \sim \mathrm{Bernoulli}(\text{value} / (\text{levels} - 1))$ of every
             pixel of every split; ``"dynamic"``, training pixels are drawn anew at every use by PyTorch's global
-            generator (:class:`DynamicBinarisation`), the other splits are those of ``"static"``; ``"threshold"``, one
+            generator (`DynamicBinarisation`), the other splits are those of ``"static"``; ``"threshold"``, one
             from one half upwards; None, as they are.
         seed: Seed of draws and shuffles; the global generators stay untouched.
         validation: Size of the validation split, a count or a fraction of the training part; 0 for none.
         test: Size of the test split, likewise; for your own data only.
-        levels: Number of discrete levels; for your own data only, where it is else inferred as in :func:`from_arrays`.
+        levels: Number of discrete levels; for your own data only, where it is else inferred as in `from_arrays`.
 
     Returns:
-        A :class:`Dataset`.
+        A `Dataset`.
 
     Raises:
         DataError: The name is unknown, a file is missing or malformed, or the data or arguments do not fit.

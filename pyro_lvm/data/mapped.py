@@ -31,7 +31,7 @@ class MappedDataset(StreamedDataset):
 
     Raises:
         DataError: The source holds no real numbers, or none, or they lie in Fortran order, or the file is not as it is
-            to be (:class:`NpyFile`); at use, a value is not finite, or no whole number below levels, or the file has
+            to be (`NpyFile`); at use, a value is not finite, or no whole number below levels, or the file has
             changed.
 
     Example:

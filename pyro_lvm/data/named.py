@@ -62,7 +62,7 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def downsample(images: Any, size: int) -> Tensor:
-    r"""Square images of fewer pixels, each the mean of the area that it covers: :math:`W X W^\top`.
+    r"""Square images of fewer pixels, each the mean of the area that it covers: $W X W^\top$.
 
     Args:
         images: An array or tensor of shape (..., H, H).

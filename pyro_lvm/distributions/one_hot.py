@@ -42,9 +42,9 @@ class OneHotCategorical(dist.OneHotCategorical):
 class StraightThrough(OneHotCategorical):
     r"""A categorical over one-hot vectors whose draws pass on the gradient of their Gumbel-softmax relaxation.
 
-    With Gumbel noise g, a draw is the one-hot vector of $\arg\max_c (\log \pi_c + g_c)$, an exact draw; its gradient is
-    that of $\mathrm{softmax}_c((\log \pi_c + g_c) / \tau)$: biased, less so at low temperatures, where its variance
-    grows. A relaxed draw itself would lie outside the support, and what it gave would bound no evidence.
+    With Gumbel noise g, a draw is the one-hot vector of $\mathrm{argmax}_c (\log \pi_c + g_c)$, an exact draw; its
+    gradient is that of $\mathrm{softmax}_c((\log \pi_c + g_c) / \tau)$: biased, less so at low temperatures, where its
+    variance grows. A relaxed draw itself would lie outside the support, and what it gave would bound no evidence.
 
     Args:
         temperature: τ > 0.

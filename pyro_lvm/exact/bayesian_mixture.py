@@ -70,9 +70,9 @@ def log_marginal_likelihood_normal_wishart(
 ) -> Tensor:
     r"""Log evidence of data from one Gaussian whose mean and precision have a normal-Wishart prior.
 
-    .. math:: \log p(x_{1..N}) = \log \int \prod_n N(x_n; \mu, \Lambda^{-1}) N(\mu; m_0, (\beta_0 \Lambda)^{-1})
-              W(\Lambda; V_0^{-1}, \nu_0) \, d\mu \, d\Lambda
-              = -\tfrac{ND}{2} \log 2 \pi + \log Z(\beta_N, \nu_N, V_N) - \log Z(\beta_0, \nu_0, V_0)
+    $$\log p(x_{1..N}) = \log \int \prod_n N(x_n; \mu, \Lambda^{-1}) N(\mu; m_0, (\beta_0 \Lambda)^{-1})
+    W(\Lambda; V_0^{-1}, \nu_0) \, d\mu \, d\Lambda
+    = -\tfrac{ND}{2} \log 2 \pi + \log Z(\beta_N, \nu_N, V_N) - \log Z(\beta_0, \nu_0, V_0)$$
 
     with log Z(β, ν, V) = (ν/2)(D log 2 − log |V|) + log Γ_D(ν/2) − (D/2) log β.
 
@@ -149,15 +149,15 @@ class _Posterior(NamedTuple):
 class BayesianGaussianMixture(Mixture):
     r"""Bayesian mixture of Gaussians by coordinate ascent: mean-field variational inference.
 
-    .. math:: \pi \sim \mathrm{Dirichlet}(\alpha_0), \quad \Lambda_k \sim W(V_0^{-1}, \nu_0), \quad
-              \mu_k \sim N(m_0, (\beta_0 \Lambda_k)^{-1}), \quad x_n \sim \sum_k \pi_k N(\mu_k, \Lambda_k^{-1})
+    $$\pi \sim \mathrm{Dirichlet}(\alpha_0), \quad \Lambda_k \sim W(V_0^{-1}, \nu_0), \quad
+    \mu_k \sim N(m_0, (\beta_0 \Lambda_k)^{-1}), \quad x_n \sim \sum_k \pi_k N(\mu_k, \Lambda_k^{-1})$$
 
     The posterior is q(assignments) q(π) Π_k q(μ_k, Λ_k), with Dirichlet(α_k) and normal-Wishart(β_k, m_k, ν_k, V_k)
     factors. The lower bound on log p(x_1..x_N) holds every term and normaliser, so with one component it *is* the log
     evidence. Given responsibilities r and the factors that are best for them it reads
 
-    .. math:: L = -\sum_{nk} r_{nk} \log r_{nk} + \log \frac{B(\alpha)}{B(\alpha_0)}
-              + \sum_k \log \frac{Z(\beta_k, \nu_k, V_k)}{Z(\beta_0, \nu_0, V_0)} - \tfrac{ND}{2} \log 2 \pi
+    $$L = -\sum_{nk} r_{nk} \log r_{nk} + \log \frac{B(\alpha)}{B(\alpha_0)}
+    + \sum_k \log \frac{Z(\beta_k, \nu_k, V_k)}{Z(\beta_0, \nu_0, V_0)} - \tfrac{ND}{2} \log 2 \pi$$
 
     with B the multivariate beta function and Z as in `log_marginal_likelihood_normal_wishart`. It never falls.
 

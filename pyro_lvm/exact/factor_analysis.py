@@ -10,8 +10,8 @@ from pyro_lvm.exact.linear_gaussian import LinearGaussianEM
 class FactorAnalysis(LinearGaussianEM):
     r"""Factor analysis by expectation-maximisation.
 
-    .. math:: z \sim N(0, I_M), \quad x | z \sim N(W z + b, \Psi), \quad \Psi = \mathrm{diag}(\psi_1 .. \psi_D), \quad
-              \log p(x) = \log N(x; b, W W^T + \Psi)
+    $$z \sim N(0, I_M), \quad x | z \sim N(W z + b, \Psi), \quad \Psi = \mathrm{diag}(\psi_1 .. \psi_D), \quad
+    \log p(x) = \log N(x; b, W W^T + \Psi)$$
 
     Each iteration costs O(min(N, D) D M). Parameter expansion speeds it up and keeps the log-likelihood from falling. W
     is found up to a rotation of z. Unlike probabilistic PCA, the fit follows any rescaling of single features.

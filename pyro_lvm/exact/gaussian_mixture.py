@@ -41,7 +41,7 @@ class _Parameters(NamedTuple):
 class GaussianMixture(Mixture):
     r"""Mixture of Gaussians by expectation-maximisation.
 
-    .. math:: p(x) = \sum_k \pi_k N(x; \mu_k, \Sigma_k)
+    $$p(x) = \sum_k \pi_k N(x; \mu_k, \Sigma_k)$$
 
     E-step: γ_nk ∝ π_k N(x_n; μ_k, Σ_k), in log space. M-step: N_k = Σ_n γ_nk, π_k = N_k / N, μ_k = Σ_n γ_nk x_n / N_k,
     Σ_k = Σ_n γ_nk (x_n − μ_k)(x_n − μ_k)ᵀ / N_k with eigenvalues below the floor raised to it, which is the exact

@@ -29,7 +29,7 @@ BLOCK = 2**19  # numbers of data worked on at a time: 4 MiB, to stay in a proces
 def log_evidence(x: Tensor, weight: Tensor, mean: Tensor, noise_variance: Tensor | float) -> Tensor:
     r"""Log evidence of the linear-Gaussian model, without ever forming its D x D covariance.
 
-    .. math:: \log p(x) = \log N(x; b, W W^T + \Psi), \qquad \Psi = \sigma^2 I \text{ or a diagonal}
+    $$\log p(x) = \log N(x; b, W W^T + \Psi), \qquad \Psi = \sigma^2 I \text{ or a diagonal}$$
 
     With P = I + Wᵀ Ψ⁻¹ W and the posterior mean m = P⁻¹ Wᵀ Ψ⁻¹ (x − b), Woodbury's identity in its residual form reads
     (x − b)ᵀ C⁻¹ (x − b) = ‖Ψ^{-1/2} (x − b − W m)‖² + ‖m‖²: a sum of squares, so no digits cancel at small noise. The
@@ -66,7 +66,7 @@ def log_evidence(x: Tensor, weight: Tensor, mean: Tensor, noise_variance: Tensor
 def posterior(x: Tensor, weight: Tensor, mean: Tensor, noise_variance: Tensor | float) -> tuple[Tensor, Tensor]:
     r"""Exact posterior of the linear-Gaussian model.
 
-    .. math:: p(z | x) = N(P^{-1} W^T \Psi^{-1} (x - b), P^{-1}), \qquad P = I + W^T \Psi^{-1} W
+    $$p(z | x) = N(P^{-1} W^T \Psi^{-1} (x - b), P^{-1}), \qquad P = I + W^T \Psi^{-1} W$$
 
     With Ψ = σ² I the covariance is σ² (Wᵀ W + σ² I)⁻¹; it is the same for every datum.
 
@@ -127,8 +127,8 @@ def _posterior_covariance(weight: Tensor, psi: Tensor) -> tuple[Tensor, Tensor]:
 def kl_normal(loc_q: Tensor, cov_q: Tensor, loc_p: Tensor, cov_p: Tensor) -> Tensor:
     r"""Kullback-Leibler divergence between multivariate normals, the gap of a normal guide where p is the posterior.
 
-    .. math:: KL(q \| p) = \tfrac12 \left[ \mathrm{tr}(S_p^{-1} S_q) + (m_p - m_q)^T S_p^{-1} (m_p - m_q) - M
-              + \log |S_p| - \log |S_q| \right]
+    $$KL(q \| p) = \tfrac12 \left[ \mathrm{tr}(S_p^{-1} S_q) + (m_p - m_q)^T S_p^{-1} (m_p - m_q) - M
+    + \log |S_p| - \log |S_q| \right]$$
 
     Args:
         loc_q: means of q, shape (..., M).

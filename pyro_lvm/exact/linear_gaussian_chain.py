@@ -17,8 +17,8 @@ from pyro_lvm.exact.linear_gaussian import log_evidence, posterior
 class LinearGaussianChain:
     r"""A chain of latents, each linear in the one above it, with the data at its lower end.
 
-    .. math:: z_L \sim N(0, I), \quad z_l | z_{l+1} \sim N(A_l z_{l+1} + a_l, s_l^2 I), \quad
-              x | z_1 \sim N(W z_1 + b, \sigma^2 I)
+    $$z_L \sim N(0, I), \quad z_l | z_{l+1} \sim N(A_l z_{l+1} + a_l, s_l^2 I), \quad
+    x | z_1 \sim N(W z_1 + b, \sigma^2 I)$$
 
     Everything is stated by lists from the data upwards, of L maps: the first is W, b, σ², then come A_1, a_1, s_1², ...
 

@@ -20,8 +20,8 @@ _BLOCK = 2**12  # rows multiplied at a time
 class ProbabilisticPCA(LinearGaussian):
     r"""Probabilistic PCA by maximum likelihood, in closed form.
 
-    .. math:: z \sim N(0, I_M), \quad x | z \sim N(W z + b, \sigma^2 I_D), \quad
-              \log p(x) = \log N(x; b, W W^T + \sigma^2 I)
+    $$z \sim N(0, I_M), \quad x | z \sim N(W z + b, \sigma^2 I_D), \quad
+    \log p(x) = \log N(x; b, W W^T + \sigma^2 I)$$
 
     b is the mean, σ² the mean of the D − M smallest eigenvalues of the sample covariance (divided by N), and
     W = U_M (Λ_M − σ² I)^{1/2}, each column signed so that its largest entry is positive. Where N < D no D × D matrix is
@@ -143,8 +143,8 @@ def _threadpools() -> ThreadpoolController:
 class ProbabilisticPCAEM(LinearGaussianEM):
     r"""Probabilistic PCA by expectation-maximisation, for data too wide or too many for an eigendecomposition.
 
-    .. math:: z \sim N(0, I_M), \quad x | z \sim N(W z + b, \sigma^2 I_D), \quad
-              \log p(x) = \log N(x; b, W W^T + \sigma^2 I)
+    $$z \sim N(0, I_M), \quad x | z \sim N(W z + b, \sigma^2 I_D), \quad
+    \log p(x) = \log N(x; b, W W^T + \sigma^2 I)$$
 
     Each iteration costs O(min(N, D) D M) and forms no D × D matrix unless N > D, when it is smaller than the data.
     Parameter expansion speeds it up and keeps the log-likelihood from falling. W is found up to a rotation of z.

@@ -39,7 +39,7 @@ class OneHot(Part):
 
 
 class GumbelSoftmax(Part):
-    r"""The posterior `OneHot` with draws that carry the gradient of their Gumbel-softmax relaxation.
+    r"""$q(z \mid x) = \prod_v \prod_c \pi_{vc}(x)^{z_{vc}}$, with the gradient of a Gumbel-softmax relaxation.
 
     The draws are exact one-hot vectors, so bounds stay bounds; the gradient is biased, see
     `pyro_lvm.distributions.StraightThrough`.

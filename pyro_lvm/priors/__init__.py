@@ -9,6 +9,7 @@ from pyro_lvm.priors.hyperspherical_uniform import HypersphericalUniform
 from pyro_lvm.priors.mixture_of_gaussians import MixtureOfGaussians
 from pyro_lvm.priors.mixture_of_levels import MixtureOfLevels
 from pyro_lvm.priors.one_hot import OneHot
+from pyro_lvm.priors.prior import Prior
 from pyro_lvm.priors.resampled import Resampled
 from pyro_lvm.priors.rescaled import Rescaled
 from pyro_lvm.priors.standard_normal import StandardNormal
@@ -24,6 +25,7 @@ __all__ = [
     "MixtureOfGaussians",
     "MixtureOfLevels",
     "OneHot",
+    "Prior",
     "Resampled",
     "Rescaled",
     "StandardNormal",
