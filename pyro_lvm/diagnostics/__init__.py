@@ -6,14 +6,19 @@ from pyro_lvm.diagnostics.curves import plot_history, plot_kl
 from pyro_lvm.diagnostics.diffusion import plot_diffusion
 from pyro_lvm.diagnostics.galleries import plot_reconstructions, plot_samples
 from pyro_lvm.diagnostics.held_levels import plot_levels, sample_levels
+from pyro_lvm.diagnostics.information import MutualInformation, mutual_information
 from pyro_lvm.diagnostics.latent_space import plot_code, plot_latent
 from pyro_lvm.diagnostics.predictive import sample_predictive
 from pyro_lvm.diagnostics.prior_contours import plot_prior
 from pyro_lvm.diagnostics.sphere import plot_sphere
+from pyro_lvm.diagnostics.surgery import Surgery, plot_surgery, surgery
 
 __all__ = [
     "ActiveUnits",
+    "MutualInformation",
+    "Surgery",
     "active_units",
+    "mutual_information",
     "plot_code",
     "plot_diffusion",
     "plot_history",
@@ -24,7 +29,9 @@ __all__ = [
     "plot_reconstructions",
     "plot_samples",
     "plot_sphere",
+    "plot_surgery",
     "posterior",
     "sample_levels",
     "sample_predictive",
+    "surgery",
 ]

@@ -17,7 +17,7 @@ from pyro_lvm.objectives.table import Table, run, structure
 from pyro_lvm.preflight import as_tensor, check_pair
 from pyro_lvm.programs import Program, pair
 
-_PARTICLES = "num_particles_vectorized"  # the plate of the draws, by the name Pyro's error messages know
+PARTICLES = "num_particles_vectorized"  # the plate of the draws, by the name Pyro's error messages know
 
 # Values of all sites that one run of the programs may hold, in numbers. Networks need some tens of times as much, so a
 # run stays at some hundred megabytes; larger runs are not faster, since they leave the processor's caches.
@@ -224,7 +224,7 @@ class Sampler:
 
     def _trace(self, program: Callable[..., Any], draws: int) -> Trace:
         if draws > 1:
-            program = pyro.plate(_PARTICLES, draws, dim=-self.nesting - 1)(program)
+            program = pyro.plate(PARTICLES, draws, dim=-self.nesting - 1)(program)
         return poutine.trace(program).get_trace(self.x, **self.arguments)
 
     def _drawn_anew(self, guide_trace: Trace, model_trace: Trace, draws: int) -> Trace:
@@ -299,7 +299,7 @@ def _variables(table: Table, guide_trace: Trace, model_trace: Trace, batch: int)
     }
     nodes = {name: node for name, node in nodes.items() if node["value"].numel() > 0}  # a `pyro.factor` has no value
     frames = {
-        name: {f.name: f for f in node["cond_indep_stack"] if f.vectorized and f.name != _PARTICLES}
+        name: {f.name: f for f in node["cond_indep_stack"] if f.vectorized and f.name != PARTICLES}
         for name, node in nodes.items()
     }
     data_plate = _data_plate(frames, [name for name in nodes if not table.sites[name].is_latent], batch)
