@@ -12,11 +12,13 @@ from pyro_lvm.diagnostics.predictive import sample_predictive
 from pyro_lvm.diagnostics.prior_contours import plot_prior
 from pyro_lvm.diagnostics.sphere import plot_sphere
 from pyro_lvm.diagnostics.surgery import Surgery, plot_surgery, surgery
+from pyro_lvm.diagnostics.units import UnitDivergences, plot_units, unit_divergences
 
 __all__ = [
     "ActiveUnits",
     "MutualInformation",
     "Surgery",
+    "UnitDivergences",
     "active_units",
     "mutual_information",
     "plot_code",
@@ -30,8 +32,10 @@ __all__ = [
     "plot_samples",
     "plot_sphere",
     "plot_surgery",
+    "plot_units",
     "posterior",
     "sample_levels",
     "sample_predictive",
     "surgery",
+    "unit_divergences",
 ]
