@@ -6,6 +6,7 @@ from pyro_lvm.diagnostics.curves import plot_history, plot_kl
 from pyro_lvm.diagnostics.diffusion import plot_diffusion
 from pyro_lvm.diagnostics.galleries import plot_reconstructions, plot_samples
 from pyro_lvm.diagnostics.held_levels import plot_levels, sample_levels
+from pyro_lvm.diagnostics.holes import Holes, holes, plot_holes
 from pyro_lvm.diagnostics.information import MutualInformation, mutual_information
 from pyro_lvm.diagnostics.latent_space import plot_code, plot_latent
 from pyro_lvm.diagnostics.predictive import sample_predictive
@@ -16,14 +17,17 @@ from pyro_lvm.diagnostics.units import UnitDivergences, plot_units, unit_diverge
 
 __all__ = [
     "ActiveUnits",
+    "Holes",
     "MutualInformation",
     "Surgery",
     "UnitDivergences",
     "active_units",
+    "holes",
     "mutual_information",
     "plot_code",
     "plot_diffusion",
     "plot_history",
+    "plot_holes",
     "plot_kl",
     "plot_latent",
     "plot_levels",

@@ -1,6 +1,6 @@
 """The aggregated posterior of a pair over N data: draws from it, and its density at any draw."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import log
@@ -57,9 +57,9 @@ class Points:
         rows = values.reshape(-1, int(self.owner[-1]) + 1)  # (K, N)
         return Estimate(rows.mean(0), rows.std(0) / len(rows) ** 0.5)
 
-    def features(self) -> Tensor:
-        """All latents of a draw in a row of real numbers, (S, M)."""
-        return torch.cat([value.reshape(len(self), -1).double() for value in self.values.values()], dim=1)
+    def features(self, names: Sequence[str]) -> Tensor:
+        """Latents of a draw in a row of real numbers, (S, M)."""
+        return torch.cat([self.values[name].reshape(len(self), -1).double() for name in names], dim=1)
 
 
 @final
@@ -92,7 +92,7 @@ class AggregatedPosterior:
         progress: show a bar on a terminal while densities are computed.
 
     Attributes:
-        names: of the latents, in the order in which the guide draws them.
+        names, model_names: of the latents, in the order in which the guide draws them, and the model.
         without_weights: why the pair's log p or log q is itself an estimate, in words; None where they are exact.
 
     Raises:
@@ -118,7 +118,7 @@ class AggregatedPosterior:
         with undisturbed(self._sampler.model, self._sampler.guide):
             self._shared = draw(self._sampler.guide, (x[:2],), {}, shared)
             nodes: dict[str, Any] = prune_subsample_sites(poutine.trace(self._sampler.guide).get_trace(x[:2])).nodes
-        self.names = [name for name in nodes if name in own]
+        self.names, self.model_names = [name for name in nodes if name in own], own
         table, _ = self._run(x[:2], 1)
         self.without_weights = table.without_weights
         self._check_guide(table, nodes)
@@ -144,9 +144,12 @@ class AggregatedPosterior:
         """
         self.check_prior()
         try:
-            chunks = [self._drawn(self.x[:1], K, from_prior=True) for K in self._chunks(draws, self._bytes_per_datum)]
+            with torch.random.fork_rng():
+                self._drawn(self.x[:1], 1, from_prior=True)
         except NotImplementedError as error:
-            raise ValueError(f"the model's prior of {self.latents} cannot be sampled ({error}).") from error
+            reason = next(iter(str(error).splitlines()), "no way to is implemented")
+            raise ValueError(f"the model's prior of {self.latents} cannot be sampled ({reason}).") from error
+        chunks = [self._drawn(self.x[:1], K, from_prior=True) for K in self._chunks(draws, self._bytes_per_datum)]
         return self._points([torch.cat(column) for column in zip(*chunks, strict=True)], from_prior=True)
 
     def density(self, points: Points) -> Density:
