@@ -149,9 +149,9 @@ def holes(
         if aggregated.without_weights is None and set(names) == set(aggregated.model_names[: last + 1]):
             columns = [aggregated.names.index(name) for name in names]
             log_p = prior.log_p[:, columns].sum(-1), own.log_p[:, columns].sum(-1)
-            outside = _excess(log_p[0], log_p[1], alpha, 1, num_particles)
+            outside = excess(log_p[0], log_p[1], alpha, 1, num_particles)
         return Holes(
-            _excess(of_own, of_prior, alpha, num_particles, 1),
+            excess(of_own, of_prior, alpha, num_particles, 1),
             outside,
             threshold,
             of_prior,
@@ -166,8 +166,13 @@ def _threshold(reference: Tensor, alpha: float) -> float:
     return float(ordered[min(len(ordered) - 1, int(alpha * len(ordered)))])
 
 
-def _excess(reference: Tensor, other: Tensor, alpha: float, reference_draws: int, other_draws: int) -> Excess:
-    """(P(A) − Q(A)) / (1 − Q(A)) with A where the reference Q is thinnest; each has so many draws of each datum."""
+def excess(
+    reference: Tensor, other: Tensor, alpha: float, reference_draws: int = 1, other_draws: int = 1
+) -> Excess:
+    """(P(A) − Q(A)) / (1 − Q(A)), A being where the reference Q has its α lowest scores and P is the other.
+
+    Each has so many draws of each datum, (K·N,), those of a datum N apart, which are resampled together.
+    """
 
     def mass(q: Tensor, p: Tensor) -> float:
         t = _threshold(q, alpha)
