@@ -14,9 +14,9 @@ def complexity(x: Tensor) -> Tensor:
 
     Values are bytes, or single bits where all of the data are zeros and ones. They are compressed by DEFLATE at its
     highest level, as they are and after the filters of PNG (each value less its left, its upper or the mean of these
-    two neighbours, or less the nearest of three by Paeth), whichever is shortest; data that are no pictures as they are.
-    An upper bound on the complexity of a datum, and a crude one: on small data, headers and the compressor's warming up
-    count for much.
+    two neighbours, or less the nearest of three by Paeth), whichever is shortest; data that are no pictures as they
+    are. An upper bound on the complexity of a datum, and a crude one: on small data the compressor's warming up counts
+    for much.
 
     Args:
         x: whole numbers from 0 to 255, (N, *shape); pictures are (..., H, W).

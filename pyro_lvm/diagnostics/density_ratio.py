@@ -100,7 +100,9 @@ def density_ratio(
         state = int(torch.randint(2**31 - 1, ()))
     features, labels = torch.cat(draws).cpu().numpy(), np.repeat([0, 1], len(x))
     if classifier is None:
-        classifier = HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=8, learning_rate=0.1, random_state=state)
+        classifier = HistGradientBoostingClassifier(
+            max_iter=60, max_leaf_nodes=8, learning_rate=0.1, random_state=state
+        )
     splits = StratifiedKFold(folds, shuffle=True, random_state=state)
     shares = cross_val_predict(clone(classifier), features, labels, cv=splits, method="predict_proba")
     log_odds = torch.as_tensor(shares[:, 1]).double().clamp(_LEAST, 1 - _LEAST).logit()

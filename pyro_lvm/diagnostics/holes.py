@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_lvm.diagnostics.aggregated import AggregatedPosterior
 from pyro_lvm.diagnostics.drawing import checked
-from pyro_lvm.diagnostics.figures import COLOURS, array, axes
+from pyro_lvm.diagnostics.figures import COLOURS, array, axes, draw_shares
 from pyro_lvm.diagnostics.randomness import seeded
 from pyro_lvm.sizes import check_sizes
 
@@ -166,9 +166,7 @@ def _threshold(reference: Tensor, alpha: float) -> float:
     return float(ordered[min(len(ordered) - 1, int(alpha * len(ordered)))])
 
 
-def excess(
-    reference: Tensor, other: Tensor, alpha: float, reference_draws: int = 1, other_draws: int = 1
-) -> Excess:
+def excess(reference: Tensor, other: Tensor, alpha: float, reference_draws: int = 1, other_draws: int = 1) -> Excess:
     """(P(A) − Q(A)) / (1 − Q(A)), A being where the reference Q has its α lowest scores and P is the other.
 
     Each has so many draws of each datum, (K·N,), those of a datum N apart, which are resampled together.
@@ -212,26 +210,28 @@ def plot_holes(found: Holes, *, ax: "Axes | None" = None) -> "Axes":
     if found.prior_draws.shape[1] == 2:
         ax = axes(ax, 5.6, 5.2)
         points, codes = array(found.prior_draws), array(found.posterior_draws)
-        ax.scatter(*codes.T, s=10, color="0.75", linewidths=0, label="aggregated posterior")
-        ax.scatter(*points[~inside].T, s=12, color=COLOURS[0], linewidths=0, label="prior, covered")
-        ax.scatter(*points[inside].T, s=22, color=COLOURS[1], marker="x", linewidths=1.2, label="prior, in a hole")
+        for rows, size, colour, marker, name in (
+            (codes, 10, "0.75", "o", "aggregated posterior"),
+            (points[~inside], 12, COLOURS[0], "o", "prior, covered"),
+            (points[inside], 22, COLOURS[1], "x", "prior, in a hole"),
+        ):
+            width = 1.2 if marker == "x" else 0
+            ax.scatter(rows[:, 0], rows[:, 1], size, colour, marker=marker, linewidths=width, label=name)
         ax.set_aspect("equal", adjustable="datalim")
         ax.set_xlabel("z₁ (first of 2 latents)")
         ax.set_ylabel("z₂ (second of 2 latents)")
         ax.legend(title=share, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
         return ax
     ax = axes(ax, 6.4, 3.6)
-    rows = [array(found.log_q_of_posterior), array(found.log_q_of_prior)]
-    finite = [row[np.isfinite(row)] for row in rows]
-    # Draws far out, of heavy tails, would shrink all the rest.
+    both = [array(found.log_q_of_posterior), array(found.log_q_of_prior)]
+    finite = [row[np.isfinite(row)] for row in both]
+    # Draws far out, of heavy tails, would shrink all the rest: they are counted in the first bin.
     low, high = min(np.quantile(row, 0.01) for row in finite if len(row)), max(row.max() for row in finite if len(row))
     bins = np.linspace(low, high, 50).tolist()
-    for row, colour, style, name in zip(rows, (0, 1), ("-", "--"), ("aggregated posterior", "prior"), strict=True):
-        weights = np.full(len(row), 1 / len(row))
-        shown = {"color": COLOURS[colour], "linestyle": style, "linewidth": 1.6}
-        ax.hist(row.clip(low, high), bins, weights=weights, histtype="step", label=f"draws from the {name}", **shown)
+    for i, (row, name) in enumerate(zip(both, ("aggregated posterior", "prior"), strict=True)):
+        draw_shares(ax, row, bins, f"draws from the {name}", i)
     ax.axvline(found.threshold, color="black", linewidth=1, linestyle=":", label="threshold")
-    ax.set_xlabel("log q(z), aggregated posterior (nats)")
+    ax.set_xlabel("log-density of the aggregated posterior, log q(z) (nats)")
     ax.set_ylabel("share of the draws")
-    ax.legend(title=share, frameon=False, fontsize="small")
+    ax.legend(title=share, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
     return ax

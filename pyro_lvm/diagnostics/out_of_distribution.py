@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_lvm.diagnostics.auroc import AUROC, auroc
 from pyro_lvm.diagnostics.complexity import complexity
 from pyro_lvm.diagnostics.drawing import undisturbed
-from pyro_lvm.diagnostics.figures import COLOURS, array, axes
+from pyro_lvm.diagnostics.figures import array, axes, draw_shares
 from pyro_lvm.diagnostics.regret import likelihood_regret, own_latents
 from pyro_lvm.evidence import log_likelihood, lower_bound
 from pyro_lvm.evidence.estimates import Estimates
@@ -80,7 +80,7 @@ def out_of_distribution(
     r"""Does a score of single data tell data of another kind from the model's own? Three scores, an AUROC each.
 
     - **likelihood**, $-\log \hat p(x)$ by importance sampling; the evidence lower bound where log-weights are
-      themselves estimates, as a diffusion's are. Known to fail: simple data can be likelier than those it was trained on.
+      themselves estimates, as a diffusion's are. Known to fail: simple data can be likelier than the model's own.
     - **likelihood regret**, what the datum's own posterior would gain over the encoder's; see `likelihood_regret`. For
       guides whose latents are reparameterised and independent given x.
     - **complexity-corrected**, $-\log \hat p(x) - L(x)$, with L(x) the datum's length after compression; see
@@ -126,7 +126,7 @@ def out_of_distribution(
                 f"'{name}' must hold at least two data, of one shape with those of the other set, but 'x_in' has shape "
                 f"{tuple(data[0].shape)} and 'x_out' {tuple(data[1].shape)}."
             )
-    more = {"seed": seed, "vectorize_particles": vectorize_particles, "progress": progress}
+    more: dict[str, Any] = {"seed": seed, "vectorize_particles": vectorize_particles, "progress": progress}
     scores, undefined = {}, {}
     with torch.random.fork_rng(), undisturbed(*programs):
         reason = run(*programs, (data[0][:2],), {}).without_weights
@@ -136,7 +136,9 @@ def out_of_distribution(
     scores["likelihood" if reason is None else "bound"] = _score(surprise)
     no_regret = reason or _why_no_regret(programs, data[0])
     if no_regret is None:
-        parts = [likelihood_regret(model, guide, x, steps=steps, num_particles=max(2, num_particles), **more) for x in data]
+        parts = [
+            likelihood_regret(model, guide, x, steps=steps, num_particles=max(2, num_particles), **more) for x in data
+        ]
         scores["likelihood regret"] = _score([part.values for part in parts])
     else:
         undefined["likelihood regret"] = no_regret
@@ -166,7 +168,9 @@ def _why_no_regret(programs: tuple[Program, Program], x: Tensor) -> str | None:
     return None
 
 
-def plot_out_of_distribution(found: OutOfDistribution, score: str = "likelihood", *, ax: "Axes | None" = None) -> "Axes":
+def plot_out_of_distribution(
+    found: OutOfDistribution, score: str = "likelihood", *, ax: "Axes | None" = None
+) -> "Axes":
     """Draws one score of both kinds of data as histograms; what lies right is to be of another kind.
 
     Args:
@@ -191,13 +195,11 @@ def plot_out_of_distribution(found: OutOfDistribution, score: str = "likelihood"
     shown = found.scores[score]
     rows = [array(shown.inside), array(shown.outside)]
     every = np.concatenate(rows)
-    # Single data far out would shrink all the rest; they are counted in the last bins.
+    # Single data far out would shrink all the rest.
     low, high = np.quantile(every, [0.005, 0.995])
     bins = np.linspace(low, high if high > low else low + 1, 41).tolist()
-    for row, name, colour, hatch in zip(rows, ("the model's kind", "another kind"), (0, 1), ("", "//"), strict=True):
-        weights = np.full(len(row), 1 / len(row))
-        style = {"color": COLOURS[colour], "alpha": 0.6, "hatch": hatch, "edgecolor": "white", "linewidth": 0.3}
-        ax.hist(row.clip(low, high), bins, weights=weights, label=name, **style)
+    for i, (row, name) in enumerate(zip(rows, ("the model's kind", "another kind"), strict=True)):
+        draw_shares(ax, row, bins, name, i)
     ax.set_xlabel(_AXES[score])
     ax.set_ylabel("share of the data")
     ax.legend(title=f"AUROC {shown.auroc}", frameon=False, fontsize="small")

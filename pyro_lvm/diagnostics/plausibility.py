@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_lvm.diagnostics.auroc import AUROC, auroc
 from pyro_lvm.diagnostics.drawing import Sampler, checked
-from pyro_lvm.diagnostics.figures import COLOURS, array, axes
+from pyro_lvm.diagnostics.figures import array, axes, draw_shares
 from pyro_lvm.diagnostics.holes import Excess, excess
 from pyro_lvm.diagnostics.randomness import seeded
 
@@ -44,7 +44,9 @@ class Plausibility:
         means = ", ".join(
             f"{name} {values.mean():.4f}"
             for name, values in (
-                ("held out", self.held_out), ("reconstructed", self.reconstructed), ("sampled", self.sampled)
+                ("held out", self.held_out),
+                ("reconstructed", self.reconstructed),
+                ("sampled", self.sampled),
             )
         )
         return f"Plausibility(implausible {self.implausible!r}, AUROC {self.auroc}, mean distances: {means})"
@@ -113,9 +115,11 @@ def plausibility(
                 drawn[1].append(sampler.new_data(1).values[sampler.data_site][0])
             except NotImplementedError as error:
                 raise ValueError(f"the model cannot be sampled ({next(iter(str(error).splitlines()), '')}).") from error
-        distances = [_nearest(values, train) for values in (held_out, torch.cat(drawn[0]), torch.cat(drawn[1]))]
-        _, reconstructed, sampled = distances
-        return Plausibility(*distances, excess(-reconstructed, -sampled, alpha), auroc(reconstructed, sampled))
+        known, reconstructed, sampled = (
+            _nearest(values, train) for values in (held_out, torch.cat(drawn[0]), torch.cat(drawn[1]))
+        )
+        mass = excess(-reconstructed, -sampled, alpha)
+        return Plausibility(known, reconstructed, sampled, mass, auroc(reconstructed, sampled))
 
 
 def _nearest(x: Tensor, train: Tensor) -> Tensor:
@@ -147,9 +151,8 @@ def plot_plausibility(found: Plausibility, *, ax: "Axes | None" = None) -> "Axes
     names = ("held-out data", "their reconstructions", "draws from the model")
     rows = [array(values) for values in (found.held_out, found.reconstructed, found.sampled)]
     bins = np.histogram_bin_edges(np.concatenate(rows), bins=40).tolist()
-    for row, name, colour, line in zip(rows, names, (9, 0, 1), (":", "-", "--"), strict=True):
-        weights = np.full(len(row), 1 / len(row))
-        ax.hist(row, bins, weights=weights, histtype="step", color=COLOURS[colour], linestyle=line, linewidth=1.6, label=name)
+    for i, (row, name) in enumerate(zip(rows, names, strict=True)):
+        draw_shares(ax, row, bins, name, i)
     ax.set_xlabel("distance to the nearest training datum (root mean square, data's units)")
     ax.set_ylabel("share of the data")
     ax.legend(frameon=False, fontsize="small")

@@ -32,7 +32,7 @@ def likelihood_regret(
     vectorize_particles: bool = True,
     progress: bool = True,
 ) -> Estimate:
-    r"""$\mathrm{LR}(x) = \max_\phi L(x; q_\phi) - L(x; q(z \mid x))$, nats: large where an encoder has not seen the like.
+    r"""$\mathrm{LR}(x) = \max_\phi L(x; q_\phi) - L(x; q(z \mid x))$, nats: large where the encoder met none alike.
 
     L(x; q) = E_q[log p(x, z) − log q(z)], and q_φ is of the guide's family, its parameters φ free for each datum and
     optimised from the guide's own. It is the amortisation gap of single data, with `gaps`' optimisation, but for its
@@ -65,7 +65,11 @@ def likelihood_regret(
         >>> regret.values.abs().max() < 1e-4  # nothing is better than the posterior
         tensor(True)
     """
-    for name, value, least in (("num_particles", num_particles, 2), ("steps", steps, 1), ("draws_per_step", draws_per_step, 1)):
+    for name, value, least in (
+        ("num_particles", num_particles, 2),
+        ("steps", steps, 1),
+        ("draws_per_step", draws_per_step, 1),
+    ):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"'{name}' is a whole number and must be at least {least}, not {value!r}.")
     if not 0 < learning_rate < float("inf"):
@@ -93,7 +97,12 @@ def likelihood_regret(
             for rows in batches:
                 latents, log_p = task(rows)
                 own = maximise(
-                    GuideFamily(latents), log_p, steps=steps, draws=draws_per_step, learning_rate=learning_rate, advance=advance
+                    GuideFamily(latents),
+                    log_p,
+                    steps=steps,
+                    draws=draws_per_step,
+                    learning_rate=learning_rate,
+                    advance=advance,
                 )
                 parts.append(_difference(own, GuideFamily(latents), log_p, num_particles, K))
     gain = torch.cat(parts, dim=1)

@@ -194,7 +194,7 @@ def plot_surgery(found: Surgery | Mapping[str, Surgery], *, ax: "Axes | None" = 
             colour, hatch = _STYLES[name]
             start = right if part.mean >= 0 else left
             label = None if name in named else name
-            style = {"color": COLOURS[colour], "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
+            style: dict[str, Any] = {"color": COLOURS[colour], "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
             ax.barh(row, part.mean, 0.6, left=start, label=label, **style)
             left, right = min(left, start + part.mean), max(right, start + part.mean)
             named.add(name)
@@ -203,5 +203,5 @@ def plot_surgery(found: Surgery | Mapping[str, Surgery], *, ax: "Axes | None" = 
     ax.set_yticks(range(len(rows)), [plain(name) for name in rows])
     ax.invert_yaxis()
     ax.set_xlabel("KL of posterior from prior (nats per datum)")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize="small")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
     return ax

@@ -50,12 +50,12 @@ def unit_divergences(
     *,
     seed: int | None = None,
 ) -> UnitDivergences:
-    r"""$E_q\, \mathrm{KL}\big(q(z_{ld} \mid z_{\text{before}}, x) \,\|\, p(z_{ld} \mid z_{\text{before}})\big)$, unit by unit.
+    r"""$E_q\, \mathrm{KL}\big(q(z_{ld} \mid z_<, x) \,\|\, p(z_{ld} \mid z_<)\big)$, unit d by unit d of every level l.
 
-    One number for each level l of a hierarchy and, where both densities are products over units d given what was drawn
-    before, one for each unit. A unit at 0 has collapsed: its posterior is its prior, whatever the datum. Divergences
-    are in closed form where there is one, and are otherwise means over the draws. Latents that all data share are left
-    out: they are not paid for datum by datum.
+    $z_<$ is what each program has drawn before. Levels of a hierarchy have a number each; so do units, where both
+    densities are products over them. A unit at 0 has collapsed: its posterior is its prior, whatever the datum.
+    Divergences are in closed form where there is one, and are otherwise means over the draws. Latents that all data
+    share are left out: they are not paid for datum by datum.
 
     Args:
         model, guide: the pair; programs that accept only `x` are taken too.
@@ -97,20 +97,22 @@ def unit_divergences(
         batches = x.split(max(1, _BYTES // (K * per_draw)))
         parts = [_of_rows(Sampler(model, guide, rows), names, num_particles, K) for rows in batches]
     levels = {name: Estimate(*(torch.cat([part[name][i] for part in parts]) for i in (0, 1))) for name in names}
-    units = {name: [of for part in parts if (of := part[name][2]) is not None] for name in names}
-    return UnitDivergences(levels, {name: torch.cat(of).mean(0) if of else None for name, of in units.items()})
+    units = {name: torch.cat([part[name][2] for part in parts]) for name in names}
+    return UnitDivergences(levels, {name: values.mean(0) if len(values) else None for name, values in units.items()})
 
 
 def _table(sampler: Sampler, draws: int, x: Tensor | None = None) -> Table:
     programs, rows = (sampler.model, sampler.guide), sampler.x if x is None else x
     with undisturbed(*programs):
-        return run(*programs, (rows,), {}, num_particles=draws, nesting=sampler.nesting, with_kl=True, by_dimension=True)
+        return run(
+            *programs, (rows,), {}, num_particles=draws, nesting=sampler.nesting, with_kl=True, by_dimension=True
+        )
 
 
 def _of_rows(
     sampler: Sampler, names: list[str], num_particles: int, at_once: int
-) -> dict[str, tuple[Tensor, Tensor, Tensor | None]]:
-    """By site, the divergence of each datum and its error, (B,), and those of its units, (B, *units)."""
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """By site, the divergence of each datum and its error, (B,), and those of its units, (B, *units) or none at all."""
     levels: dict[str, list[Tensor]] = {name: [] for name in names}
     units: dict[str, list[Tensor]] = {name: [] for name in names}
     left = num_particles
@@ -129,12 +131,13 @@ def _of_rows(
     return {name: _read(torch.cat(levels[name]), units[name]) for name in names}
 
 
-def _read(levels: Tensor, units: list[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
-    return levels.mean(0), levels.std(0) / len(levels) ** 0.5, torch.cat(units).mean(0) if units else None
+def _read(levels: Tensor, units: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    of_units = torch.cat(units).mean(0) if units else levels[:0, 0]
+    return levels.mean(0), levels.std(0) / len(levels) ** 0.5, of_units
 
 
 def plot_units(found: UnitDivergences, *, ax: "Axes | None" = None) -> "Axes":
-    r"""Draws each unit's KL of posterior from prior as a bar, level beside level; a level without units is one wide bar.
+    r"""Draws each unit's KL of posterior from prior as a bar, level beside level; one without units has a bar for all.
 
     Args:
         found: what `unit_divergences` returns.
@@ -159,7 +162,7 @@ def plot_units(found: UnitDivergences, *, ax: "Axes | None" = None) -> "Axes":
         units = found.units[name]
         heights = [level.mean] if units is None else sorted(units.flatten().tolist(), reverse=True)
         whole = "all units together, " if units is None else f"{len(heights)} units, "
-        style = {"color": COLOURS[i % len(COLOURS)], "hatch": _HATCHES[i % 4], "edgecolor": "white", "linewidth": 0.3}
+        style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "hatch": _HATCHES[i % 4], "edgecolor": "white"}
         label = f"{plain(name)}: {whole}{level.mean:.2f} nats"
         ax.bar([start + d for d in range(len(heights))], heights, 0.9, label=label, **style)
         ticks.append((start + (len(heights) - 1) / 2, plain(name)))

@@ -94,7 +94,9 @@ def test_complexity_is_subtracted() -> None:
     assert not found.undefined
     plain, corrected = found.scores["likelihood"], found.scores["complexity-corrected"]
     torch.testing.assert_close(plain.inside - corrected.inside, complexity(x_in))
-    torch.testing.assert_close(plain.outside, -evidence.log_likelihood(model, guide, x_out, 20, seed=0).as_subclass(Tensor))
+    torch.testing.assert_close(
+        plain.outside, -evidence.log_likelihood(model, guide, x_out, 20, seed=0).as_subclass(Tensor)
+    )
 
 
 @pytest.mark.parametrize(

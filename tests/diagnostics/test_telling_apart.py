@@ -1,5 +1,6 @@
 """AUROC, the density ratio and decoded samples, where their values are known."""
 
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -132,7 +133,9 @@ def test_state_and_arguments() -> None:
     x = shifted(30, 0.0)
     before = torch.get_rng_state()
     first = density_ratio(normal_model, normal_guide, x, seed=1)
-    assert torch.equal(first.log_ratio_of_prior, density_ratio(normal_model, normal_guide, x, seed=1).log_ratio_of_prior)
+    assert torch.equal(
+        first.log_ratio_of_prior, density_ratio(normal_model, normal_guide, x, seed=1).log_ratio_of_prior
+    )
     plausibility(normal_model, normal_guide, x[:20], x[20:], seed=1)
     assert torch.equal(torch.get_rng_state(), before)
     wrong: list[tuple[Any, dict[str, Any], str]] = [
