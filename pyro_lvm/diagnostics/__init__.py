@@ -1,33 +1,72 @@
 """What a trained pair says: draws as an ArviZ object, collapse of latents, plots."""
 
+from pyro_lvm.diagnostics.auroc import AUROC, auroc
 from pyro_lvm.diagnostics.collapse import ActiveUnits, active_units
+from pyro_lvm.diagnostics.complexity import complexity
 from pyro_lvm.diagnostics.conversion import posterior
 from pyro_lvm.diagnostics.curves import plot_history, plot_kl
+from pyro_lvm.diagnostics.density_ratio import DensityRatio, density_ratio
 from pyro_lvm.diagnostics.diffusion import plot_diffusion
 from pyro_lvm.diagnostics.galleries import plot_reconstructions, plot_samples
 from pyro_lvm.diagnostics.held_levels import plot_levels, sample_levels
+from pyro_lvm.diagnostics.holes import Holes, holes, plot_holes
+from pyro_lvm.diagnostics.information import MutualInformation, mutual_information
 from pyro_lvm.diagnostics.latent_space import plot_code, plot_latent
+from pyro_lvm.diagnostics.out_of_distribution import (
+    OutOfDistribution,
+    Score,
+    out_of_distribution,
+    plot_out_of_distribution,
+)
+from pyro_lvm.diagnostics.plausibility import Plausibility, plausibility, plot_plausibility
 from pyro_lvm.diagnostics.predictive import sample_predictive
 from pyro_lvm.diagnostics.prior_contours import plot_prior
+from pyro_lvm.diagnostics.regret import likelihood_regret
 from pyro_lvm.diagnostics.side_by_side import plot_evidence, plot_runs
 from pyro_lvm.diagnostics.sphere import plot_sphere
+from pyro_lvm.diagnostics.surgery import Surgery, plot_surgery, surgery
+from pyro_lvm.diagnostics.units import UnitDivergences, plot_units, unit_divergences
 
 __all__ = [
+    "AUROC",
     "ActiveUnits",
+    "DensityRatio",
+    "Holes",
+    "MutualInformation",
+    "OutOfDistribution",
+    "Plausibility",
+    "Score",
+    "Surgery",
+    "UnitDivergences",
     "active_units",
+    "auroc",
+    "complexity",
+    "density_ratio",
+    "holes",
+    "likelihood_regret",
+    "mutual_information",
+    "out_of_distribution",
+    "plausibility",
     "plot_code",
     "plot_diffusion",
     "plot_evidence",
     "plot_history",
+    "plot_holes",
     "plot_kl",
     "plot_latent",
     "plot_levels",
+    "plot_out_of_distribution",
+    "plot_plausibility",
     "plot_prior",
     "plot_reconstructions",
     "plot_runs",
     "plot_samples",
     "plot_sphere",
+    "plot_surgery",
+    "plot_units",
     "posterior",
     "sample_levels",
     "sample_predictive",
+    "surgery",
+    "unit_divergences",
 ]

@@ -17,7 +17,7 @@ from pyro_lvm.objectives.table import Table, run, structure
 from pyro_lvm.preflight import as_tensor, check_pair
 from pyro_lvm.programs import Program, pair
 
-_PARTICLES = "num_particles_vectorized"  # the plate of the draws, by the name Pyro's error messages know
+PARTICLES = "num_particles_vectorized"  # the plate of the draws, by the name Pyro's error messages know
 
 # Values of all sites that one run of the programs may hold, in numbers. Networks need some tens of times as much, so a
 # run stays at some hundred megabytes; larger runs are not faster, since they leave the processor's caches.
@@ -102,7 +102,7 @@ def checked(model: Callable[..., Any], guide: Callable[..., Any], x: Any) -> Ten
     def log_weights(rows: Tensor) -> Tensor:
         return torch.stack([site.log_weight.sum() for site in run(*programs, (rows,), {}).sites.values()])
 
-    with _undisturbed(*programs):
+    with undisturbed(*programs):
         check_pair(programs, x, "x", log_weights)
     return x
 
@@ -130,7 +130,7 @@ class Sampler:
         x = as_tensor(x, "x", (self.model, self.guide))
         self.x, self.arguments = x, {} if size is None else {"size": size}
         self.vectorized = False
-        with _undisturbed(self.model, self.guide), torch.random.fork_rng():
+        with undisturbed(self.model, self.guide), torch.random.fork_rng():
             self.nesting = structure(self.model, self.guide, (x,), self.arguments).nesting
             table, guide_trace, model_trace = self._run_pair(1)
             self.variables = _variables(table, guide_trace, model_trace, len(x))
@@ -164,19 +164,19 @@ class Sampler:
 
     def posterior(self, draws: int) -> tuple[Draws, Draws]:
         """Latents from the guide with their table, and data drawn anew given these very latents."""
-        with _undisturbed(self.model, self.guide):
+        with undisturbed(self.model, self.guide):
             table, guide_trace, model_trace = self._run_pair(draws)
             again = self._drawn_anew(guide_trace, model_trace, draws)
         return self._draws(guide_trace, draws, self.latents, table), self._draws(again, draws, list(self.observed))
 
     def guide_only(self, draws: int) -> Draws:
         """Latents from the guide; the model is not run."""
-        with _undisturbed(self.guide):
+        with undisturbed(self.guide):
             return self._draws(self._trace(self.guide, draws), draws, self.latents)
 
     def new_data(self, draws: int) -> Draws:
         """Latents and data from the model given those latents from the guide that data share: all, where none is."""
-        with _undisturbed(self.model, self.guide):
+        with undisturbed(self.model, self.guide):
             guide_trace = self._trace(self.guide, draws)
             for name in self.latents:
                 if self.variables[name].per_datum:
@@ -189,7 +189,7 @@ class Sampler:
 
         A program that runs without data does; one that needs `x` is given it for its shape, and draws it anew.
         """
-        with _undisturbed(self.model):
+        with undisturbed(self.model):
             if _runs_without_data(self.model):
                 trace = self._trace(lambda *_, **__: self.model(size=len(self.x)), draws)
             else:
@@ -224,7 +224,7 @@ class Sampler:
 
     def _trace(self, program: Callable[..., Any], draws: int) -> Trace:
         if draws > 1:
-            program = pyro.plate(_PARTICLES, draws, dim=-self.nesting - 1)(program)
+            program = pyro.plate(PARTICLES, draws, dim=-self.nesting - 1)(program)
         return poutine.trace(program).get_trace(self.x, **self.arguments)
 
     def _drawn_anew(self, guide_trace: Trace, model_trace: Trace, draws: int) -> Trace:
@@ -268,7 +268,7 @@ class Sampler:
 
 
 @contextmanager
-def _undisturbed(*programs: Program) -> Iterator[None]:
+def undisturbed(*programs: Program) -> Iterator[None]:
     """Without gradients and outer handlers; modules in evaluation mode, afterwards as they were."""
     originals = [program.original for program in programs]
     modules = {module for program in originals if isinstance(program, nn.Module) for module in program.modules()}
@@ -299,7 +299,7 @@ def _variables(table: Table, guide_trace: Trace, model_trace: Trace, batch: int)
     }
     nodes = {name: node for name, node in nodes.items() if node["value"].numel() > 0}  # a `pyro.factor` has no value
     frames = {
-        name: {f.name: f for f in node["cond_indep_stack"] if f.vectorized and f.name != _PARTICLES}
+        name: {f.name: f for f in node["cond_indep_stack"] if f.vectorized and f.name != PARTICLES}
         for name, node in nodes.items()
     }
     data_plate = _data_plate(frames, [name for name in nodes if not table.sites[name].is_latent], batch)

@@ -61,6 +61,15 @@ def is_image(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
 
 
+def draw_shares(ax: "Axes", values: np.ndarray, bins: list[float], label: str, i: int) -> None:
+    """A histogram of shares as an outline, the i-th of several; what lies beyond the bins is counted in the last."""
+    weights, line = np.full(len(values), 1 / len(values)), LINES[i % len(LINES)]
+    inside = values.clip(bins[0], bins[-1])
+    ax.hist(
+        inside, bins, weights=weights, histtype="step", label=label, color=COLOURS[i], linestyle=line, linewidth=1.6
+    )
+
+
 def principal_axes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates (N, 2) of the rows of x (N, D ≥ 2) along the two axes of largest variance, and their shares of it.
 
