@@ -102,7 +102,7 @@ def checked(model: Callable[..., Any], guide: Callable[..., Any], x: Any) -> Ten
     def log_weights(rows: Tensor) -> Tensor:
         return torch.stack([site.log_weight.sum() for site in run(*programs, (rows,), {}).sites.values()])
 
-    with _undisturbed(*programs):
+    with undisturbed(*programs):
         check_pair(programs, x, "x", log_weights)
     return x
 
@@ -130,7 +130,7 @@ class Sampler:
         x = as_tensor(x, "x", (self.model, self.guide))
         self.x, self.arguments = x, {} if size is None else {"size": size}
         self.vectorized = False
-        with _undisturbed(self.model, self.guide), torch.random.fork_rng():
+        with undisturbed(self.model, self.guide), torch.random.fork_rng():
             self.nesting = structure(self.model, self.guide, (x,), self.arguments).nesting
             table, guide_trace, model_trace = self._run_pair(1)
             self.variables = _variables(table, guide_trace, model_trace, len(x))
@@ -164,19 +164,19 @@ class Sampler:
 
     def posterior(self, draws: int) -> tuple[Draws, Draws]:
         """Latents from the guide with their table, and data drawn anew given these very latents."""
-        with _undisturbed(self.model, self.guide):
+        with undisturbed(self.model, self.guide):
             table, guide_trace, model_trace = self._run_pair(draws)
             again = self._drawn_anew(guide_trace, model_trace, draws)
         return self._draws(guide_trace, draws, self.latents, table), self._draws(again, draws, list(self.observed))
 
     def guide_only(self, draws: int) -> Draws:
         """Latents from the guide; the model is not run."""
-        with _undisturbed(self.guide):
+        with undisturbed(self.guide):
             return self._draws(self._trace(self.guide, draws), draws, self.latents)
 
     def new_data(self, draws: int) -> Draws:
         """Latents and data from the model given those latents from the guide that data share: all, where none is."""
-        with _undisturbed(self.model, self.guide):
+        with undisturbed(self.model, self.guide):
             guide_trace = self._trace(self.guide, draws)
             for name in self.latents:
                 if self.variables[name].per_datum:
@@ -189,7 +189,7 @@ class Sampler:
 
         A program that runs without data does; one that needs `x` is given it for its shape, and draws it anew.
         """
-        with _undisturbed(self.model):
+        with undisturbed(self.model):
             if _runs_without_data(self.model):
                 trace = self._trace(lambda *_, **__: self.model(size=len(self.x)), draws)
             else:
@@ -205,16 +205,10 @@ class Sampler:
 
     def centres(self, drawn: Draws, name: str) -> tuple[Tensor, str]:
         """The best single guess at what a site holds given what was drawn before it, and what that guess is."""
-        mean = self.means(drawn, name)
-        if mean is not None:
-            return mean, "mean"
-        density, vectorized = drawn.densities[name], len(drawn.values[name]) > 1
-        with torch.no_grad():
-            try:
-                centre, kind = density.mode, "mode"
-            except (NotImplementedError, AttributeError):
-                centre, kind = density.sample((_DRAWS_OF_A_MEAN,)).mean(0), f"mean of {_DRAWS_OF_A_MEAN} draws"
-        return self._aligned(centre, density.event_dim, self.variables[name], vectorized), kind
+        density = drawn.densities[name]
+        value, kind = centre(density)
+        vectorized = len(drawn.values[name]) > 1
+        return self._aligned(value, density.event_dim, self.variables[name], vectorized), kind
 
     def _run_pair(self, draws: int) -> tuple[Table, Trace, Trace]:
         # The table is `objectives.table`'s own; the traces it is made from are kept on the way.
@@ -267,8 +261,20 @@ class Sampler:
         return True
 
 
+def centre(density: Any) -> tuple[Tensor, str]:
+    """The best single guess at a draw of a density, and what it is: its mean, else its mode, else a mean of draws."""
+    with torch.no_grad():
+        mean = _mean(density)
+        if mean is not None:
+            return mean, "mean"
+        try:
+            return density.mode, "mode"
+        except (NotImplementedError, AttributeError):
+            return density.sample((_DRAWS_OF_A_MEAN,)).mean(0), f"mean of {_DRAWS_OF_A_MEAN} draws"
+
+
 @contextmanager
-def _undisturbed(*programs: Program) -> Iterator[None]:
+def undisturbed(*programs: Program) -> Iterator[None]:
     """Without gradients and outer handlers; modules in evaluation mode, afterwards as they were."""
     originals = [program.original for program in programs]
     modules = {module for program in originals if isinstance(program, nn.Module) for module in program.modules()}
