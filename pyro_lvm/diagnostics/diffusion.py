@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_lvm.diagnostics.figures import COLOURS, array, axes, is_image
+from pyro_lvm.diagnostics.figures import COLOURS, array, axes, is_image, name_pictures
 from pyro_lvm.diagnostics.galleries import plot_samples
-from pyro_lvm.diagnostics.strips import mark_strips
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,5 +59,5 @@ def plot_diffusion(
     chosen = np.unique(np.linspace(0, len(t) - 1, columns).round().astype(int))
     pictures = z[chosen].swapaxes(0, 1).reshape(-1, *shape)  # a draw after the other, each through all times
     ax = plot_samples(torch.from_numpy(pictures), limits=limits, columns=len(chosen), ax=ax)
-    mark_strips(ax, shape, [""] * z.shape[1], [f"{time:.2g}" for time in t[chosen]], "time", "draw")
+    name_pictures(ax, shape, columns=[f"{time:.2g}" for time in t[chosen]], across="time", down="draw")
     return ax

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.diagnostics.centres import Centres
-from pyro_lvm.diagnostics.figures import COLOURS, array, axes, is_image, plain
+from pyro_lvm.diagnostics.figures import COLOURS, array, axes, is_image, name_pictures, plain
 from pyro_lvm.diagnostics.galleries import plot_samples
 from pyro_lvm.diagnostics.marginals import diagonal_normal, quantiles
 from pyro_lvm.diagnostics.randomness import seeded
-from pyro_lvm.diagnostics.strips import mark_strips
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +115,7 @@ def plot_manifold(
         >>> model, guide, _ = zoo.build("vae", digits, latent_dim=2)
         >>> ax = plot_manifold(model, guide, digits.test[:20], size=5, levels=17)
         >>> [label.get_text() for label in ax.get_xticklabels()]
-        ['-1.28', '-0.52', '0.00', '0.52', '1.28']
+        ['−1.28', '−0.52', '0.00', '0.52', '1.28']
     """
     shape = shape or tuple(x.shape[1:])
     if not is_image(shape) and x[0].numel() != 2:
@@ -128,7 +127,7 @@ def plot_manifold(
     labels = [f"{plain(name)}{digit} ({place} of 2 latents)" for digit, place in (("₁", "first"), ("₂", "second"))]
     if is_image(shape):
         ax = plot_samples(grid.x.flip(0).flatten(0, 1), shape=shape, levels=levels, columns=size, ax=ax)
-        mark_strips(ax, shape, _every(grid.up.flip(0)), _every(grid.across), *labels)
+        name_pictures(ax, shape, _every(grid.up.flip(0)), _every(grid.across), *labels)
         return ax
     ax = axes(ax, 5.0, 4.6)
     mesh = array(grid.x).reshape(size, size, 2)

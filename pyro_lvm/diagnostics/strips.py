@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from pyro_lvm.diagnostics.figures import COLOURS, LINES, array, axes, is_image
+from pyro_lvm.diagnostics.figures import COLOURS, LINES, array, axes, is_image, name_pictures, whole_numbers
 from pyro_lvm.diagnostics.galleries import plot_samples
 
 if TYPE_CHECKING:
@@ -40,8 +40,11 @@ def draw_strips(
     shape = shape or tuple(x.shape[2:])
     flat = x.flatten(0, 1)
     if is_image(shape):
-        ax = plot_samples(flat, shape=shape, levels=levels, limits=limits, columns=len(columns), ax=ax)
-        mark_strips(ax, shape, rows, columns, across, down)
+        # Room for the names beside and below; a single row leaves room for its axis's name.
+        size = 0.6 * len(columns) + 1.0, max(2.2, 0.6 * len(rows) * shape[-2] / shape[-1] + 0.8)
+        ax = axes(ax, *size)
+        plot_samples(flat, shape=shape, levels=levels, limits=limits, columns=len(columns), ax=ax)
+        name_pictures(ax, shape, rows, columns, across, down)
         return ax
     values = array(flat).reshape(len(rows), len(columns), -1)  # (R, S, D)
     ax = axes(ax, 6.0, 4.0)
@@ -58,23 +61,10 @@ def draw_strips(
                 shown = name if i + 1 == len(row) else None
                 alpha = 0.25 + 0.75 * (i + 1) / len(row)
                 ax.plot(np.arange(1, D + 1), line, style, color=colour, alpha=alpha, label=shown)
+            whole_numbers(ax.xaxis)
     names = {1: (across, "x (data's units)"), 2: ("x₁ (data's units; a line starts at its ring)", "x₂ (data's units)")}
     xlabel, ylabel = names.get(D, ("dimension of x (a line is fainter near the start)", "value (data's units)"))
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.legend(title=down, frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
-
-
-def mark_strips(
-    ax: "Axes", shape: tuple[int, ...], rows: Sequence[str], columns: Sequence[str], across: str, down: str
-) -> None:
-    """Names the rows and columns of a grid of pictures of a shape."""
-    height, width = (size + 1 for size in shape[-2:])  # with the frame
-    ax.set_axis_on()
-    ax.set_xticks(width * np.arange(len(columns)) + width / 2, columns)
-    ax.set_yticks(height * np.arange(len(rows)) + height / 2, rows)
-    ax.tick_params(length=0, labelsize="small")
-    ax.set_frame_on(False)
-    ax.set_xlabel(across)
-    ax.set_ylabel(down)

@@ -132,7 +132,7 @@ def plot_traversals(
         [f"{unit + 1} ({variances[unit].item():.2f})" for unit in units],
         [f"{step:.3g}" for step in steps],
         across="place in its prior (standard deviations)",
-        down=f"unit of {plain(name)} (variance of its mean over the data)",
+        down=f"unit of {plain(name)}\n(variance of mean)",
         shape=shape,
         levels=levels,
         ax=ax,
