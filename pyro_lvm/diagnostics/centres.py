@@ -42,6 +42,11 @@ class Centres:
         if sampler.data_site is None:
             raise ValueError("'model' must observe a site of the shape of 'x' for its data to be drawn, but none is.")
         self._model, self._guide, self._x, self._site = sampler.model, sampler.guide, x[:1], sampler.data_site
+        if not sampler.variables[self._site].per_datum:
+            raise ValueError(
+                "'model' must declare that data are independent, with `pyro.plate(\"data\", len(x))` around them, for "
+                "the latents of one to be told from those of another."
+            )
         own = {name: sampler.variables[name] for name in sampler.latents if sampler.variables[name].per_datum}
         self._dims = {name: next(p.dim for p in of.plates if p.name == "datum") for name, of in own.items()}
         self._numbers = x[0].numel()

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
+from pyro_lvm.progress import progress_bar
+
 _DRAWS = 10_000  # that tell the quantiles where they have no formula
+_AT_ONCE = 1000
 
 
 def quantiles(density: Any, scores: Tensor) -> Tensor:
@@ -30,7 +33,12 @@ def quantiles(density: Any, scores: Tensor) -> Tensor:
     normal = diagonal_normal(density)
     if normal is not None:
         return normal.loc + normal.scale * scores.to(normal.loc).reshape(-1, *(1,) * normal.loc.dim())
-    drawn = density.sample((_DRAWS,)).sort(0).values
+    with progress_bar("quantiles of the prior", _DRAWS) as advance:
+        parts = []
+        for _ in range(0, _DRAWS, _AT_ONCE):
+            parts.append(density.sample((_AT_ONCE,)))
+            advance(_AT_ONCE, "")
+    drawn = torch.cat(parts).sort(0).values
     at = torch.special.ndtr(scores.to(drawn)) * (len(drawn) - 1)
     below = at.floor().long().clamp_max(len(drawn) - 2)
     rest = (at - below).reshape(-1, *(1,) * (drawn.dim() - 1))

@@ -67,7 +67,7 @@ def plot_sphere(
         # matplotlib sorts by depth on its own: raised a little, points never lie below the lines of the globe.
         coloured = _draw(view, 1.01 * points[seen], None if labels is None else labels.cpu()[seen], labels) or coloured
         view.view_init(elev=sign * _ELEVATION, azim=_AZIMUTH + (0 if sign == 1 else 180))
-        view.set_title(title, y=0.94)  # nearer to the globe
+        view.set_title(title)
         view.set_xlabel(f"{plain(name)}₁")
         view.set_ylabel(f"{plain(name)}₂")
         view.set_zlabel(f"{plain(name)}₃")
