@@ -73,7 +73,7 @@ def spherical(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     between, across = (u1 - u0).norm(dim=-1, keepdim=True), (u1 + u0).norm(dim=-1, keepdim=True)
     if bool((across < 1e3 * torch.finfo(across.dtype).eps).any()):
         raise ValueError("'start' and 'end' lie opposite one another: no way between them is the shortest.")
-    angle = 2 * torch.atan2(between, across)  # to rounding, where the arc cosine loses half the digits of a small one
+    angle = 2 * torch.atan2(between, across)  # the arc cosine loses half the digits near π, where sines are small
     near = angle < torch.finfo(angle.dtype).eps  # the same point, to rounding: sines and angles have the same ratio
     sine = torch.where(near, 1.0, angle.sin())
     before, after = (torch.where(near, part, (part * angle).sin() / sine) for part in (1 - t, t))

@@ -93,6 +93,13 @@ def test_ends_close_together_lose_no_digits(dtype: torch.dtype, distance: float)
     torch.testing.assert_close(z[:, 1], torch.tensor([0.0, 0.25, 1.0], dtype=dtype) * distance, rtol=1e-5, atol=0.0)
 
 
+def test_ends_nearly_opposite_stay_on_the_sphere() -> None:
+    angle = torch.tensor(torch.pi - 1e-5)
+    z = paths.spherical(torch.tensor([1.0, 0.0]), torch.stack([angle.cos(), angle.sin()]), torch.linspace(0, 1, 5))
+    # The sum of the ends, 1e-5 long, is known to 1e-16: to 1e-11 of itself.
+    torch.testing.assert_close(z.norm(dim=-1), torch.ones(5), rtol=1e-9, atol=0.0)
+
+
 def test_linear_goes_straight() -> None:
     start, end = torch.randn(3, 2), torch.randn(3, 2)
     z = paths.linear(start, end, torch.tensor([0.0, 0.3, 1.0]))
