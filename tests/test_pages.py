@@ -54,7 +54,11 @@ def as_a_reader_runs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_co
     torch.set_default_dtype(torch.float64)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if code(page).strip()], ids=lambda page: page.stem)
+# The gallery trains for minutes: test_gallery.py runs it with less of that.
+RUNNING = [page for page in PAGES if page.name != "gallery.md" and code(page).strip()]
+
+
+@pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
 def test_blocks_run_in_order(page: Path) -> None:
     script = code(page)
     for much, little in SMALLER.get(page.name, {}).items():

@@ -1,5 +1,7 @@
 """What a trained pair says: draws as an ArviZ object, collapse of latents, plots."""
 
+from pyro_lvm.diagnostics import paths
+from pyro_lvm.diagnostics.attributes import AttributeSuccess, Share, attribute_success, attribute_vector, plot_attribute
 from pyro_lvm.diagnostics.auroc import AUROC, auroc
 from pyro_lvm.diagnostics.collapse import ActiveUnits, active_units
 from pyro_lvm.diagnostics.complexity import complexity
@@ -11,6 +13,8 @@ from pyro_lvm.diagnostics.galleries import plot_reconstructions, plot_samples
 from pyro_lvm.diagnostics.held_levels import plot_levels, sample_levels
 from pyro_lvm.diagnostics.holes import Holes, holes, plot_holes
 from pyro_lvm.diagnostics.information import MutualInformation, mutual_information
+from pyro_lvm.diagnostics.interpolation import interpolate, plot_interpolation
+from pyro_lvm.diagnostics.latent_grid import Manifold, manifold, plot_manifold
 from pyro_lvm.diagnostics.latent_space import plot_code, plot_latent
 from pyro_lvm.diagnostics.out_of_distribution import (
     OutOfDistribution,
@@ -25,36 +29,48 @@ from pyro_lvm.diagnostics.regret import likelihood_regret
 from pyro_lvm.diagnostics.side_by_side import plot_evidence, plot_runs
 from pyro_lvm.diagnostics.sphere import plot_sphere
 from pyro_lvm.diagnostics.surgery import Surgery, plot_surgery, surgery
+from pyro_lvm.diagnostics.traversals import plot_traversals, traverse
 from pyro_lvm.diagnostics.units import UnitDivergences, plot_units, unit_divergences
 
 __all__ = [
     "AUROC",
     "ActiveUnits",
+    "AttributeSuccess",
     "DensityRatio",
     "Holes",
+    "Manifold",
     "MutualInformation",
     "OutOfDistribution",
     "Plausibility",
     "Score",
+    "Share",
     "Surgery",
     "UnitDivergences",
     "active_units",
+    "attribute_success",
+    "attribute_vector",
     "auroc",
     "complexity",
     "density_ratio",
     "holes",
+    "interpolate",
     "likelihood_regret",
+    "manifold",
     "mutual_information",
     "out_of_distribution",
+    "paths",
     "plausibility",
+    "plot_attribute",
     "plot_code",
     "plot_diffusion",
     "plot_evidence",
     "plot_history",
     "plot_holes",
+    "plot_interpolation",
     "plot_kl",
     "plot_latent",
     "plot_levels",
+    "plot_manifold",
     "plot_out_of_distribution",
     "plot_plausibility",
     "plot_prior",
@@ -63,10 +79,12 @@ __all__ = [
     "plot_samples",
     "plot_sphere",
     "plot_surgery",
+    "plot_traversals",
     "plot_units",
     "posterior",
     "sample_levels",
     "sample_predictive",
     "surgery",
+    "traverse",
     "unit_divergences",
 ]

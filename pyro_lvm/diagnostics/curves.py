@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from pyro_lvm.diagnostics.figures import COLOURS, LINES, axes, plain
+from pyro_lvm.diagnostics.figures import COLOURS, LINES, axes, plain, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,13 +96,11 @@ def _after_the_first(values: list[float]) -> list[float]:
 def _draw(ax: "Axes", points: list[tuple[float, float]], name: str, i: int) -> None:
     if not points:
         return
-    from matplotlib.ticker import MaxNLocator
-
     epochs, values = zip(*points, strict=True)
     marker = "o" if len(points) <= 30 else None  # a single epoch has no line
     ax.plot(epochs, values, LINES[i % 4], color=COLOURS[i % 10], marker=marker, markersize=3, label=plain(name))
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(ax.xaxis)
     if len(set(epochs)) == 1:  # matplotlib would show thousandths of an epoch around it
         ax.set_xlim(epochs[0] - 1, epochs[0] + 1)
     ax.grid(alpha=0.25)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_lvm.diagnostics.figures import COLOURS, array, axes, is_image
+from pyro_lvm.diagnostics.figures import COLOURS, array, axes, is_image, name_pictures
 from pyro_lvm.diagnostics.galleries import plot_samples
 
 if TYPE_CHECKING:
@@ -59,12 +59,5 @@ def plot_diffusion(
     chosen = np.unique(np.linspace(0, len(t) - 1, columns).round().astype(int))
     pictures = z[chosen].swapaxes(0, 1).reshape(-1, *shape)  # a draw after the other, each through all times
     ax = plot_samples(torch.from_numpy(pictures), limits=limits, columns=len(chosen), ax=ax)
-    width = shape[-1] + 1  # with the frame
-    ax.set_axis_on()
-    ax.set_xticks(1 + width * np.arange(len(chosen)) + (shape[-1] - 1) / 2, [f"{time:.2g}" for time in t[chosen]])
-    ax.set_yticks([])
-    ax.tick_params(length=0)
-    ax.set_frame_on(False)
-    ax.set_xlabel("time")
-    ax.set_ylabel("draw")
+    name_pictures(ax, shape, columns=[f"{time:.2g}" for time in t[chosen]], across="time", down="draw")
     return ax

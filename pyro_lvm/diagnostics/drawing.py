@@ -205,16 +205,10 @@ class Sampler:
 
     def centres(self, drawn: Draws, name: str) -> tuple[Tensor, str]:
         """The best single guess at what a site holds given what was drawn before it, and what that guess is."""
-        mean = self.means(drawn, name)
-        if mean is not None:
-            return mean, "mean"
-        density, vectorized = drawn.densities[name], len(drawn.values[name]) > 1
-        with torch.no_grad():
-            try:
-                centre, kind = density.mode, "mode"
-            except (NotImplementedError, AttributeError):
-                centre, kind = density.sample((_DRAWS_OF_A_MEAN,)).mean(0), f"mean of {_DRAWS_OF_A_MEAN} draws"
-        return self._aligned(centre, density.event_dim, self.variables[name], vectorized), kind
+        density = drawn.densities[name]
+        value, kind = centre(density)
+        vectorized = len(drawn.values[name]) > 1
+        return self._aligned(value, density.event_dim, self.variables[name], vectorized), kind
 
     def _run_pair(self, draws: int) -> tuple[Table, Trace, Trace]:
         # The table is `objectives.table`'s own; the traces it is made from are kept on the way.
@@ -265,6 +259,18 @@ class Sampler:
             )
             return False
         return True
+
+
+def centre(density: Any) -> tuple[Tensor, str]:
+    """The best single guess at a draw of a density, and what it is: its mean, else its mode, else a mean of draws."""
+    with torch.no_grad():
+        mean = _mean(density)
+        if mean is not None:
+            return mean, "mean"
+        try:
+            return density.mode, "mode"
+        except (NotImplementedError, AttributeError):
+            return density.sample((_DRAWS_OF_A_MEAN,)).mean(0), f"mean of {_DRAWS_OF_A_MEAN} draws"
 
 
 @contextmanager

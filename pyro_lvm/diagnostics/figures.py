@@ -1,5 +1,6 @@
 """What the plots share: an axes without global state, colours, and arrays in the shape of images."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -7,6 +8,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 # Colours that colour-blind readers can tell apart (Tol's «muted» with black for its pale grey). Classes differ in their
 # markers as well, so that nothing is said by colour alone.
@@ -33,6 +35,31 @@ def axes(ax: "Axes | None", width: float, height: float) -> "Axes":
     from matplotlib.figure import Figure  # here, since matplotlib takes a third of a second to import
 
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
+
+
+def name_pictures(
+    ax: "Axes",
+    shape: tuple[int, ...],
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    across: str = "",
+    down: str = "",
+) -> None:
+    """Names the rows and columns of a grid of pictures of a shape, which have a frame of one pixel."""
+    ax.set_axis_on()
+    for axis, names, size in ((ax.xaxis, columns, shape[-1] + 1), (ax.yaxis, rows, shape[-2] + 1)):
+        axis.set_ticks(size * np.arange(len(names)) + size / 2, [name.replace("-", "−") for name in names])
+    ax.tick_params(length=0, labelsize="small")
+    ax.set_frame_on(False)
+    ax.set_xlabel(across)
+    ax.set_ylabel(down)
+
+
+def whole_numbers(axis: "Axis") -> None:
+    """Has an axis count in ones, twos or fives of some power of ten."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def plain(text: object) -> str:

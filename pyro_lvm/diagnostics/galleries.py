@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from pyro_lvm.diagnostics.figures import COLOURS, MARKERS, array, axes, is_image
+from pyro_lvm.diagnostics.figures import COLOURS, MARKERS, array, axes, is_image, name_pictures, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,7 +90,7 @@ def plot_reconstructions(
         ax: the axes to draw into; a new figure's where left out.
 
     Returns:
-        The axes.
+        The axes. Rows of pictures are named.
 
     Raises:
         ValueError: where the shapes differ.
@@ -110,20 +110,23 @@ def plot_reconstructions(
         columns = columns or min(10, len(data))
         rows = [part for i in range(0, len(data), columns) for part in (data[i : i + columns], again[i : i + columns])]
         rows[-2:] = [_filled(part, columns) for part in rows[-2:]]
-        return _draw_pictures(_grid(np.concatenate(rows), columns), _range(data, levels, None), columns, ax)
+        ax = _draw_pictures(_grid(np.concatenate(rows), columns), _range(data, levels, None), columns, ax)
+        name_pictures(ax, data.shape[1:], rows=["data", "recon."] * (len(rows) // 2))
+        return ax
     ax = axes(ax, 5.0, 4.0)
     columns_of = data.reshape(len(data), -1).T
+    named = len(columns_of) <= len(COLOURS)  # more dimensions cannot be told apart, and look alike
     for d, (value, value_again) in enumerate(zip(columns_of, again.reshape(len(data), -1).T, strict=True)):
-        named = len(columns_of) <= len(COLOURS)
+        look = d if named else 0
         ax.scatter(
             value,
             value_again,
             s=12,
-            color=COLOURS[d % len(COLOURS)],
-            marker=MARKERS[d % len(MARKERS)],
-            alpha=0.6,
+            color=COLOURS[look],
+            marker=MARKERS[look],
+            alpha=0.6 if named else 0.3,
             linewidths=0,
-            label=f"dimension {d + 1}" if named else None,
+            label=f"dimension {d + 1}" if named else None if d else f"{len(columns_of)} dimensions",
         )
     ends = (float(data.min()), float(data.max()))
     ax.plot(ends, ends, "--", color="black", linewidth=1, label="equal")
@@ -181,12 +184,10 @@ def _draw_pictures(canvas: np.ndarray, limits: tuple[float, float], columns: int
 
 
 def _draw_lines(ax: "Axes", rows: np.ndarray) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     D = rows.shape[1]
     marker = "." if D <= 20 else None
     alpha = float(np.clip(20 / len(rows), 0.1, 0.8))
     ax.plot(np.arange(1, D + 1), rows.T, color=COLOURS[0], alpha=alpha, linewidth=1, marker=marker)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(ax.xaxis)
     ax.set_xlabel("dimension of x")
     ax.set_ylabel("value (data's units)")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_lvm.diagnostics.figures import COLOURS, MARKERS, array, axes, plain, principal_axes
+from pyro_lvm.diagnostics.figures import COLOURS, MARKERS, array, axes, plain, principal_axes, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,16 +71,19 @@ def plot_code(z: Tensor, *, name: str = "z", ax: "Axes | None" = None) -> "Axes"
         >>> plot_code(torch.eye(3)[torch.tensor([[0, 1], [2, 1]])]).get_ylabel()
         'variable of z'
     """
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.colors import PowerNorm
 
     if z.dim() != 3 or len(z) == 0 or not bool(((z == 0) | (z == 1)).all()) or not bool((z.sum(-1) == 1).all()):
         raise ValueError(f"'z' must hold one-hot codes, (N, variables, categories), but has shape {tuple(z.shape)}.")
     ax = axes(ax, 6.4, 4.2)
     shares = array(z).mean(0)
-    shown = ax.imshow(shares, aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
-    ax.figure.colorbar(shown, ax=ax, label="share of the data")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    # Evenly used categories have small shares: on an even scale they would all be black.
+    norm = PowerNorm(0.5, vmin=0, vmax=1)
+    shown = ax.imshow(shares, aspect="auto", cmap="viridis", norm=norm, interpolation="nearest")
+    ticks = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1]
+    ax.figure.colorbar(shown, ax=ax, label="share of the data", ticks=ticks, format="{x:g}")
+    whole_numbers(ax.xaxis)
+    whole_numbers(ax.yaxis)
     ax.set_xlabel("category")
     ax.set_ylabel(f"variable of {plain(name)}")
     return ax
@@ -110,8 +113,20 @@ def draw_points(x: Tensor, labels: Tensor | None, name: str, noun: str, label_na
                 ax.scatter(across, up, s=16, color=colour, marker=marker, alpha=0.75, linewidths=0, label=text)
         ax.set_aspect("equal", adjustable="datalim")
     if groups:
-        ax.legend(title=plain(label_name), loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, markerscale=1.5)
+        _name_classes(ax, label_name, stacked=points.shape[1] == 1)
     return ax
+
+
+def _name_classes(ax: "Axes", label_name: str, stacked: bool) -> None:
+    """A legend beside the axes, in the order in which bars are stacked where they are."""
+    ax.legend(
+        title=plain(label_name),
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        frameon=False,
+        markerscale=1.5,
+        reverse=stacked,
+    )
 
 
 def _groups(labels: Tensor | None) -> list[tuple[str, np.ndarray]]:
@@ -141,8 +156,6 @@ def _project(points: np.ndarray, name: str, noun: str, ax: "Axes") -> np.ndarray
 
 
 def _draw_counts(z: Tensor, groups: list[tuple[str, np.ndarray]], name: str, label_name: str, ax: "Axes") -> "Axes":
-    from matplotlib.ticker import MaxNLocator
-
     assigned = z.detach().cpu().flatten().numpy()
     if len(assigned) == 0:
         raise ValueError("'z' must hold the latent of at least one datum, but is empty.")
@@ -153,10 +166,10 @@ def _draw_counts(z: Tensor, groups: list[tuple[str, np.ndarray]], name: str, lab
         hatch = ("", "//", "..", "xx")[(i // len(COLOURS)) % 4]
         ax.bar(components, counts, bottom=below, color=COLOURS[i % len(COLOURS)], hatch=hatch, label=text)
         below += counts
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(ax.xaxis)
+    whole_numbers(ax.yaxis)
     ax.set_xlabel(f"{plain(name)}, the component assigned")
     ax.set_ylabel("number of data")
     if z.dim() == 1 and groups:
-        ax.legend(title=plain(label_name), loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        _name_classes(ax, label_name, stacked=True)
     return ax

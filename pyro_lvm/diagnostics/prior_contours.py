@@ -68,6 +68,7 @@ def plot_prior(
     for level, grey in drawn:
         ax.contourf(*at, [level, 2.0], colors=[grey], zorder=0)
         ax.contour(*at, [level], colors="#777777", linewidths=0.6, zorder=0)
+    ax.set_title(f"regions hold {', '.join(f'{100 * s:.0f}' for s in _SHARES[::-1])} % of the prior", fontsize="small")
     if z is not None:
         return draw_points(z, labels, "z", "latents", "label", ax)
     ax.set_aspect("equal", adjustable="datalim")
