@@ -5,6 +5,7 @@ from pyro_lvm.diagnostics.conversion import posterior
 from pyro_lvm.diagnostics.curves import plot_history, plot_kl
 from pyro_lvm.diagnostics.diffusion import plot_diffusion
 from pyro_lvm.diagnostics.galleries import plot_reconstructions, plot_samples
+from pyro_lvm.diagnostics.gold_standard import nuts
 from pyro_lvm.diagnostics.held_levels import plot_levels, sample_levels
 from pyro_lvm.diagnostics.latent_space import plot_code, plot_latent
 from pyro_lvm.diagnostics.predictive import sample_predictive
@@ -14,6 +15,7 @@ from pyro_lvm.diagnostics.sphere import plot_sphere
 __all__ = [
     "ActiveUnits",
     "active_units",
+    "nuts",
     "plot_code",
     "plot_diffusion",
     "plot_history",

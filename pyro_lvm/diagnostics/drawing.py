@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, final
@@ -102,7 +102,7 @@ def checked(model: Callable[..., Any], guide: Callable[..., Any], x: Any) -> Ten
     def log_weights(rows: Tensor) -> Tensor:
         return torch.stack([site.log_weight.sum() for site in run(*programs, (rows,), {}).sites.values()])
 
-    with _undisturbed(*programs):
+    with undisturbed(*programs):
         check_pair(programs, x, "x", log_weights)
     return x
 
@@ -130,7 +130,7 @@ class Sampler:
         x = as_tensor(x, "x", (self.model, self.guide))
         self.x, self.arguments = x, {} if size is None else {"size": size}
         self.vectorized = False
-        with _undisturbed(self.model, self.guide), torch.random.fork_rng():
+        with undisturbed(self.model, self.guide), torch.random.fork_rng():
             self.nesting = structure(self.model, self.guide, (x,), self.arguments).nesting
             table, guide_trace, model_trace = self._run_pair(1)
             self.variables = _variables(table, guide_trace, model_trace, len(x))
@@ -147,6 +147,7 @@ class Sampler:
                 (guide_trace if v.is_latent else model_trace).nodes[n] for n, v in self.variables.items()
             ]
             self._numbers = sum(site["value"].numel() for site in sites)
+            self.event_dims = {site["name"]: site["fn"].event_dim for site in sites}
             if all(_is_plated(site) for site in sites):
                 self.vectorized = self._takes_many()
 
@@ -164,19 +165,27 @@ class Sampler:
 
     def posterior(self, draws: int) -> tuple[Draws, Draws]:
         """Latents from the guide with their table, and data drawn anew given these very latents."""
-        with _undisturbed(self.model, self.guide):
+        with undisturbed(self.model, self.guide):
             table, guide_trace, model_trace = self._run_pair(draws)
+            again = self._drawn_anew(guide_trace, model_trace, draws)
+        return self._draws(guide_trace, draws, self.latents, table), self._draws(again, draws, list(self.observed))
+
+    def given(self, latents: Mapping[str, Tensor]) -> tuple[Draws, Draws]:
+        """The same with latents drawn by other means, K of each, (K, *shape) as the programs draw one."""
+        draws = len(next(iter(latents.values())))
+        with undisturbed(self.model, self.guide):
+            table, guide_trace, model_trace = self._run_pair(draws, self._in_programs_shape(latents, draws))
             again = self._drawn_anew(guide_trace, model_trace, draws)
         return self._draws(guide_trace, draws, self.latents, table), self._draws(again, draws, list(self.observed))
 
     def guide_only(self, draws: int) -> Draws:
         """Latents from the guide; the model is not run."""
-        with _undisturbed(self.guide):
+        with undisturbed(self.guide):
             return self._draws(self._trace(self.guide, draws), draws, self.latents)
 
     def new_data(self, draws: int) -> Draws:
         """Latents and data from the model given those latents from the guide that data share: all, where none is."""
-        with _undisturbed(self.model, self.guide):
+        with undisturbed(self.model, self.guide):
             guide_trace = self._trace(self.guide, draws)
             for name in self.latents:
                 if self.variables[name].per_datum:
@@ -189,7 +198,7 @@ class Sampler:
 
         A program that runs without data does; one that needs `x` is given it for its shape, and draws it anew.
         """
-        with _undisturbed(self.model):
+        with undisturbed(self.model):
             if _runs_without_data(self.model):
                 trace = self._trace(lambda *_, **__: self.model(size=len(self.x)), draws)
             else:
@@ -216,10 +225,17 @@ class Sampler:
                 centre, kind = density.sample((_DRAWS_OF_A_MEAN,)).mean(0), f"mean of {_DRAWS_OF_A_MEAN} draws"
         return self._aligned(centre, density.event_dim, self.variables[name], vectorized), kind
 
-    def _run_pair(self, draws: int) -> tuple[Table, Trace, Trace]:
+    def _in_programs_shape(self, latents: Mapping[str, Tensor], draws: int) -> dict[str, Tensor]:
+        """Several draws as the programs have them under the plate of draws, which is left of all others."""
+        if draws == 1:
+            return {name: value[0] for name, value in latents.items()}
+        missing = {name: self.nesting - (value.dim() - 1 - self.event_dims[name]) for name, value in latents.items()}
+        return {name: value.reshape(draws, *(1,) * missing[name], *value.shape[1:]) for name, value in latents.items()}
+
+    def _run_pair(self, draws: int, given: Mapping[str, Tensor] | None = None) -> tuple[Table, Trace, Trace]:
         # The table is `objectives.table`'s own; the traces it is made from are kept on the way.
         model, guide = poutine.trace(self.model), poutine.trace(self.guide)
-        table = run(model, guide, (self.x,), self.arguments, num_particles=draws, nesting=self.nesting)
+        table = run(model, guide, (self.x,), self.arguments, num_particles=draws, nesting=self.nesting, draws=given)
         return table, guide.trace, model.trace
 
     def _trace(self, program: Callable[..., Any], draws: int) -> Trace:
@@ -268,7 +284,7 @@ class Sampler:
 
 
 @contextmanager
-def _undisturbed(*programs: Program) -> Iterator[None]:
+def undisturbed(*programs: Program) -> Iterator[None]:
     """Without gradients and outer handlers; modules in evaluation mode, afterwards as they were."""
     originals = [program.original for program in programs]
     modules = {module for program in originals if isinstance(program, nn.Module) for module in program.modules()}
