@@ -137,7 +137,11 @@ class Group:
         return xarray.Dataset(
             {name: (self.dims[name], array) for name, array in arrays.items()},
             coords={dim: np.arange(n) for dim, n in sizes.items()},
-            attrs={"inference_library": "pyro-lvm", "inference_library_version": version("pyro-lvm"), **self.attributes},
+            attrs={
+                "inference_library": "pyro-lvm",
+                "inference_library_version": version("pyro-lvm"),
+                **self.attributes,
+            },
         )
 
 

@@ -78,10 +78,10 @@ def nuts(
     Example:
         >>> from pyro_lvm import models
         >>> _ = torch.manual_seed(0)
-        >>> model = models.ProbabilisticPCA(5, latent_dim=2)
-        >>> gold = nuts(model, torch.zeros(2, 5), draws=100, warmup=100, seed=0)
+        >>> model = models.ProbabilisticPCA(5, latent_dim=1)
+        >>> gold = nuts(model, torch.zeros(2, 5), draws=200, warmup=50, chains=2, seed=0)
         >>> dict(gold["posterior"]["z"].sizes), gold["posterior"].attrs["divergences"]
-        ({'chain': 4, 'draw': 100, 'datum': 2, 'z_dim': 2}, 0)
+        ({'chain': 2, 'draw': 200, 'datum': 2, 'z_dim': 1}, 0)
     """
     for name, number, least in (("draws", draws, 4), ("warmup", warmup, 1), ("chains", chains, 2)):
         if not isinstance(number, int) or number < least:
