@@ -1,5 +1,6 @@
 """How far the evidence can be trusted, and zoo entries compared by it."""
 
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -150,7 +151,10 @@ def _stacking(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Weights by ArviZ's stacking."""
     # It exponentiates; what a datum gives all models alike changes no weight, and keeps that from under- and overflow.
     highest = np.max(list(values.values()), axis=0)
-    table = arviz().compare({name: _as_elpd(own - highest) for name, own in values.items()}, method="stacking")
+    entries = {name: _as_elpd(own - highest) for name, own in values.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ArviZ 0.23 takes of pandas what is to go
+        table = arviz().compare(entries, method="stacking")
     return {name: float(table["weight"][name]) for name in values}
 
 
