@@ -207,6 +207,11 @@ def _ranked(
         if not isinstance(number, int) or number < least:
             raise ValueError(f"'{name}' must be a whole number, at least {least}, not {number!r}.")
     program = Program(model)
+    if not program.accepts_size:
+        raise ValueError(
+            "'model' accepts no 'size', so no data can be simulated from it: let it take (x=None, *, size=None) and draw "
+            "'size' data where 'x' is None."
+        )
     with seeded(seed):
         with undisturbed(program):
             first, _ = simulated(program, 2)
