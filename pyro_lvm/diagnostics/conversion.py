@@ -1,14 +1,14 @@
 """A pair's draws as an ArviZ object."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Any, final
 
 import numpy as np
 from torch import Tensor
 
-from pyro_lvm.diagnostics.drawing import Sampler, Variable, checked
+from pyro_lvm.diagnostics.drawing import Draws, Sampler, Variable, checked
 from pyro_lvm.diagnostics.randomness import seeded
 
 
@@ -87,17 +87,15 @@ def posterior(
     x = checked(model, guide, x)
     with seeded(seed):
         sampler = Sampler(model, guide, x, size=size)
-        groups = _posterior_groups(sampler, chains, draws)
+        drawn = (sampler.posterior(K) for K in sampler.chunks(chains * draws))
+        groups = posterior_groups(sampler, (chains, draws), drawn)
         if prior_draws != 0:
-            groups |= _prior_groups(sampler, draws if prior_draws is None else prior_draws)
-    observed = _Group(sampler.variables, None)
-    for name, value in sampler.observed.items():
-        observed.add(name, value, sampler.variables[name])
-    return _arviz_object(groups | {"observed_data": observed})
+            groups |= prior_groups(sampler, draws if prior_draws is None else prior_draws)
+    return arviz_object(groups | {"observed_data": observed_group(sampler)})
 
 
 @final
-class _Group:
+class Group:
     """Arrays that fill as draws come, with the names of their dimensions.
 
     Args:
@@ -107,6 +105,7 @@ class _Group:
 
     def __init__(self, variables: dict[str, Variable], shape: tuple[int, int] | None) -> None:
         self.variables, self.shape = variables, shape
+        self.attributes: dict[str, Any] = {}
         self.arrays: dict[str, np.ndarray] = {}
         self.dims: dict[str, tuple[str, ...]] = {}
         self._filled: dict[str, int] = {}
@@ -138,16 +137,23 @@ class _Group:
         return xarray.Dataset(
             {name: (self.dims[name], array) for name, array in arrays.items()},
             coords={dim: np.arange(n) for dim, n in sizes.items()},
-            attrs={"inference_library": "pyro-lvm", "inference_library_version": version("pyro-lvm")},
+            attrs={
+                "inference_library": "pyro-lvm",
+                "inference_library_version": version("pyro-lvm"),
+                **self.attributes,
+            },
         )
 
 
-def _posterior_groups(sampler: Sampler, chains: int, draws: int) -> dict[str, _Group]:
+def posterior_groups(
+    sampler: Sampler, shape: tuple[int, int], drawn_in_parts: Iterable[tuple[Draws, Draws]]
+) -> dict[str, Group]:
+    """The groups that hold (chains, draws) from a posterior, from latents with their table and data drawn anew."""
     names = ("posterior", "posterior_predictive", "log_likelihood", "sample_stats")
-    groups = {name: _Group(sampler.variables, (chains, draws)) for name in names}
-    for K in sampler.chunks(chains * draws):
-        drawn, again = sampler.posterior(K)
+    groups = {name: Group(sampler.variables, shape) for name in names}
+    for drawn, again in drawn_in_parts:
         assert drawn.table is not None
+        K = drawn.table.num_particles
         for name, values in drawn.values.items():
             groups["posterior"].add(name, values, sampler.variables[name])
         for name, values in again.values.items():
@@ -163,8 +169,17 @@ def _posterior_groups(sampler: Sampler, chains: int, draws: int) -> dict[str, _G
     return groups
 
 
-def _prior_groups(sampler: Sampler, draws: int) -> dict[str, _Group]:
-    groups = {name: _Group(sampler.variables, (1, draws)) for name in ("prior", "prior_predictive")}
+def observed_group(sampler: Sampler) -> Group:
+    """The data."""
+    observed = Group(sampler.variables, None)
+    for name, value in sampler.observed.items():
+        observed.add(name, value, sampler.variables[name])
+    return observed
+
+
+def prior_groups(sampler: Sampler, draws: int) -> dict[str, Group]:
+    """The groups of draws from the model alone; none where its prior cannot be sampled."""
+    groups = {name: Group(sampler.variables, (1, draws)) for name in ("prior", "prior_predictive")}
     try:
         for K in sampler.chunks(draws):
             for name, values in sampler.prior(K).values.items():
@@ -176,7 +191,8 @@ def _prior_groups(sampler: Sampler, draws: int) -> dict[str, _Group]:
     return groups
 
 
-def _arviz_object(groups: dict[str, _Group]) -> Any:
+def arviz_object(groups: dict[str, Group]) -> Any:
+    """The groups as what the installed ArviZ takes."""
     datasets = {name: group.dataset() for name, group in groups.items() if group.arrays}
     if int(version("arviz").split(".")[0]) >= 1:
         import xarray

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, final
@@ -147,6 +147,7 @@ class Sampler:
                 (guide_trace if v.is_latent else model_trace).nodes[n] for n, v in self.variables.items()
             ]
             self._numbers = sum(site["value"].numel() for site in sites)
+            self.event_dims = {site["name"]: site["fn"].event_dim for site in sites}
             if all(_is_plated(site) for site in sites):
                 self.vectorized = self._takes_many()
 
@@ -166,6 +167,14 @@ class Sampler:
         """Latents from the guide with their table, and data drawn anew given these very latents."""
         with undisturbed(self.model, self.guide):
             table, guide_trace, model_trace = self._run_pair(draws)
+            again = self._drawn_anew(guide_trace, model_trace, draws)
+        return self._draws(guide_trace, draws, self.latents, table), self._draws(again, draws, list(self.observed))
+
+    def given(self, latents: Mapping[str, Tensor]) -> tuple[Draws, Draws]:
+        """The same with latents drawn by other means, K of each, (K, *shape) as the programs draw one."""
+        draws = len(next(iter(latents.values())))
+        with undisturbed(self.model, self.guide):
+            table, guide_trace, model_trace = self._run_pair(draws, self._in_programs_shape(latents, draws))
             again = self._drawn_anew(guide_trace, model_trace, draws)
         return self._draws(guide_trace, draws, self.latents, table), self._draws(again, draws, list(self.observed))
 
@@ -210,10 +219,17 @@ class Sampler:
         vectorized = len(drawn.values[name]) > 1
         return self._aligned(value, density.event_dim, self.variables[name], vectorized), kind
 
-    def _run_pair(self, draws: int) -> tuple[Table, Trace, Trace]:
+    def _in_programs_shape(self, latents: Mapping[str, Tensor], draws: int) -> dict[str, Tensor]:
+        """Several draws as the programs have them under the plate of draws, which is left of all others."""
+        if draws == 1:
+            return {name: value[0] for name, value in latents.items()}
+        missing = {name: self.nesting - (value.dim() - 1 - self.event_dims[name]) for name, value in latents.items()}
+        return {name: value.reshape(draws, *(1,) * missing[name], *value.shape[1:]) for name, value in latents.items()}
+
+    def _run_pair(self, draws: int, given: Mapping[str, Tensor] | None = None) -> tuple[Table, Trace, Trace]:
         # The table is `objectives.table`'s own; the traces it is made from are kept on the way.
         model, guide = poutine.trace(self.model), poutine.trace(self.guide)
-        table = run(model, guide, (self.x,), self.arguments, num_particles=draws, nesting=self.nesting)
+        table = run(model, guide, (self.x,), self.arguments, num_particles=draws, nesting=self.nesting, draws=given)
         return table, guide.trace, model.trace
 
     def _trace(self, program: Callable[..., Any], draws: int) -> Trace:

@@ -20,7 +20,7 @@ from pyro_lvm.preflight import as_tensor, check_pair
 from pyro_lvm.programs import Constant, Pair, Program, pair
 from pyro_lvm.progress import Advance, progress_bar
 
-__all__ = ["Bracket", "annealed_importance_sampling"]
+__all__ = ["Bracket", "annealed_importance_sampling", "simulated"]
 
 _STEEPNESS = 4.0  # δ of the sigmoidal schedule, as Grosse et al. and Wu et al. have it
 
@@ -191,7 +191,7 @@ def annealed_importance_sampling(
             if program is not None:
                 stack.enter_context(Constant(program))
         if x is None:
-            x, latents = _simulated(programs[0], cast(int, size))
+            x, latents = simulated(programs[0], cast(int, size))
         x = as_tensor(x, "x", programs)
         check_pair(programs, x, "x", lambda rows: _start(programs, rows)[1].log_weight)
         if latents is not None:
@@ -322,7 +322,7 @@ def _schedule(temperatures: int | Sequence[float] | Tensor) -> list[float]:
     return betas.tolist()
 
 
-def _simulated(model: Program, size: int) -> tuple[Tensor, dict[str, Tensor]]:
+def simulated(model: Program, size: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Data from the model, and the latents they are made of."""
     with poutine.block():
         nodes: dict[str, Any] = prune_subsample_sites(poutine.trace(model).get_trace(size=size)).nodes

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from importlib.metadata import version
 from math import log, prod
 from typing import Any, Literal
 
@@ -296,8 +297,14 @@ def pareto_khat(log_w: Tensor) -> Tensor:
     if bool(uneven.any()):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ArviZ warns of its own future, and of every high k-hat, which we return
-            from arviz import psislw
+            rows = log_w[:, uneven].T.cpu().numpy()
+            if int(version("arviz").split(".")[0]) >= 1:  # there it takes what LOO has, log-densities to divide by
+                from arviz_stats.base import array_stats
 
-            _, values = psislw(log_w[:, uneven].T.cpu().numpy())
+                _, values = array_stats.psislw(-rows, axis=-1)
+            else:
+                from arviz import psislw
+
+                _, values = psislw(rows)
         khat[uneven] = torch.as_tensor(values, dtype=log_w.dtype, device=log_w.device).reshape(-1)
     return khat
