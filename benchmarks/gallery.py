@@ -2,7 +2,7 @@
 
     python -m benchmarks.gallery
 
-About two minutes on 2 cores. What is run is what the page shows, from `benchmarks.gallery_snippets`.
+About three minutes on 2 cores. What is run is what the page shows, from `benchmarks.gallery_snippets`.
 """
 
 import contextlib

@@ -17,7 +17,7 @@ x, labels = digits.test, digits.labels["test"]
 epochs = 60
 
 
-def trained(name, **options):
+def trained(name, epochs=epochs, **options):
     model, guide, recipe = zoo.build(name, digits, seed=0, **options)
     settings = recipe.training | {"epochs": epochs}
     settings["objective"], settings["validation"] = recipe.objective, digits.validation
@@ -30,7 +30,7 @@ plane, plane_guide, _ = trained("vae", latent_dim=2)
 sphere, sphere_guide, _ = trained("vae-vmf", latent_dim=3)
 levels, levels_guide, levels_history = trained("hvae-top-down")
 codes, codes_guide, _ = trained("vae-discrete")
-ddpm, _, _ = trained("ddpm-cosine")
+diffused, _, _ = trained("vdm", epochs=5 * epochs)
 """
 
 
@@ -91,7 +91,7 @@ ax = diagnostics.plot_reconstructions(x[:20], again, levels=17)""",
         "Data and draws",
         "How draws of a diffusion come out of noise, from left to right.",
         """\
-times, latents = diffusion.DDIM(50).path(ddpm, 4)
+times, latents = diffusion.DDIM(50, eta=1.0).path(diffused, 4)
 ax = diagnostics.plot_diffusion(times, latents)""",
     ),
     Snippet(
@@ -145,13 +145,9 @@ with torch.no_grad():
         "Threes to which the difference between eights and threes is added, and how often a classifier of pixels "
         "then sees an eight.",
         """\
-def threes_and_eights(split):
-    y = digits.labels[split]
-    chosen = (y == 3) | (y == 8)
-    return getattr(digits, split)[chosen], y[chosen] == 8
-
-
-success = diagnostics.attribute_success(model, guide, *threes_and_eights("train"), *threes_and_eights("test"), seed=0)
+y = digits.labels["train"]
+here, there = (y == 3) | (y == 8), (labels == 3) | (labels == 8)
+success = diagnostics.attribute_success(model, guide, digits.train[here], y[here] == 8, x[there], labels[there] == 8)
 print(success)
 ax = diagnostics.plot_attribute(model, guide, x[labels == 3][:5], success.vector, levels=17)""",
     ),
