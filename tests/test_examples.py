@@ -112,6 +112,19 @@ def test_guidance_draws_towards_the_class(capsys, tmp_path):
     assert (tmp_path / "guided_digits.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_clothes_and_digits_are_told_apart(capsys, tmp_path):
+    found = example("out_of_distribution").main(epochs=2, test=20, steps=10, folder=tmp_path)
+    printed = capsys.readouterr().out
+    if found is None:
+        assert printed.startswith("nothing is done without the files of both sets: ")
+        pytest.skip(printed.strip())
+    assert list(found.scores) == ["likelihood", "likelihood regret", "complexity-corrected"]
+    # Long before it is trained, a model of clothes finds digits likelier, and their length tells them.
+    assert found.scores["likelihood"].auroc.value < 0.5 < found.scores["complexity-corrected"].auroc.value
+    assert f"AUROC {found.scores['likelihood regret'].auroc}" in printed
+    assert (tmp_path / "out_of_distribution.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_script_is_short_and_in_the_table(script):
     text = script.read_text()

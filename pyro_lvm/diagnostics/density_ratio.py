@@ -101,7 +101,7 @@ def density_ratio(
     features, labels = torch.cat(draws).cpu().numpy(), np.repeat([0, 1], len(x))
     if classifier is None:
         classifier = HistGradientBoostingClassifier(
-            max_iter=60, max_leaf_nodes=8, learning_rate=0.1, random_state=state
+            max_iter=60, max_leaf_nodes=8, learning_rate=0.05, l2_regularization=5.0, random_state=state
         )
     splits = StratifiedKFold(folds, shuffle=True, random_state=state)
     shares = cross_val_predict(clone(classifier), features, labels, cv=splits, method="predict_proba")

@@ -15,7 +15,7 @@ from pyro_lvm.diagnostics import mutual_information, plot_surgery, surgery
 from pyro_lvm.diagnostics.aggregated import AggregatedPosterior
 
 MIXING = torch.tensor([[1.0, 0.4], [-0.3, 0.8]])  # A
-NOISE = torch.tensor([[0.9, 0.5], [0.5, 1.2]])  # S
+NOISE = torch.tensor([[0.9, 0.8], [0.8, 1.2]])  # S
 SPREAD = torch.tensor([[1.0, 0.3], [0.3, 0.7]])  # covariance of the data
 
 

@@ -69,7 +69,7 @@ def test_ratio_of_two_normals() -> None:
     assert found.auroc.value == pytest.approx(phi(d / 2**0.5), abs=4 * found.auroc.standard_error)
     assert found.kl == pytest.approx(d**2 / 2, abs=4 * found.kl_standard_error)
     trees = density_ratio(normal_model, normal_guide, x, seed=0)
-    assert trees.auroc.value == pytest.approx(phi(d / 2**0.5), abs=0.04)
+    assert trees.auroc.value < phi(d / 2**0.5) + 4 * trees.auroc.standard_error  # none is better than the ratio itself
     assert trees.kl < d**2 / 2 + 4 * trees.kl_standard_error  # a lower bound, of whatever classifier
     assert trees.kl > 0.3
     print(f"density ratio: KL 0.5, {found!r}")
