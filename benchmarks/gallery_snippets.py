@@ -61,8 +61,15 @@ SNIPPETS = (
     Snippet(
         "plot_kl",
         "Training",
-        "How far each latent's posterior is from its prior; at 0 the latent has collapsed, as the lower one does here.",
+        "How far each latent's posterior is from its prior; at 0 the latent has collapsed.",
         "ax = diagnostics.plot_kl(levels_history)",
+    ),
+    Snippet(
+        "plot_runs",
+        "Training",
+        "The bound of several runs by epoch, of validation data where there are some.",
+        """\
+ax = diagnostics.plot_runs({"vae": history, "hvae-top-down": levels_history})""",
     ),
     Snippet(
         "plot_samples",
@@ -156,5 +163,81 @@ ax = diagnostics.plot_attribute(model, guide, x[labels == 3][:5], success.vector
         "Moves in the latent space",
         "What two latents are decoded to, at quantiles of their prior.",
         "ax = diagnostics.plot_manifold(plane, plane_guide, x, size=15, levels=17)",
+    ),
+    Snippet(
+        "plot_units",
+        "What latents say",
+        "The divergence of every unit of every level from its prior, in nats per datum; units at 0 have collapsed.",
+        """\
+ax = diagnostics.plot_units(diagnostics.unit_divergences(levels, levels_guide, x, seed=0))""",
+    ),
+    Snippet(
+        "plot_surgery",
+        "What latents say",
+        "What the divergence from the prior is made of: information about the datum, dependence of the units, and how "
+        "far each of them is from its prior.",
+        """\
+surgeries = {"vae": diagnostics.surgery(model, guide, x, seed=0, progress=False)}
+surgeries["two units"] = diagnostics.surgery(plane, plane_guide, x, seed=0, progress=False)
+ax = diagnostics.plot_surgery(surgeries)""",
+    ),
+    Snippet(
+        "plot_holes",
+        "What latents say",
+        "Draws from the prior beside the aggregated posterior; those from holes are where next to no datum is encoded.",
+        """\
+holes = diagnostics.holes(plane, plane_guide, digits.train, seed=0, progress=False)
+print(holes)
+ax = diagnostics.plot_holes(holes)""",
+    ),
+    Snippet(
+        "plot_plausibility",
+        "What latents say",
+        "How far data drawn from the model are from the nearest training datum, beside data decoded from posteriors.",
+        """\
+ax = diagnostics.plot_plausibility(diagnostics.plausibility(model, guide, digits.train, x, seed=0))""",
+    ),
+    Snippet(
+        "plot_out_of_distribution",
+        "What latents say",
+        "The likelihood of data of the model's own kind and of others, digits upside down; the area under the curve is "
+        "the chance that it tells a pair apart.",
+        """\
+turned = diagnostics.out_of_distribution(model, guide, x[:100], x[:100].flip(1), steps=20, seed=0, progress=False)
+print(turned)
+ax = diagnostics.plot_out_of_distribution(turned)""",
+    ),
+    Snippet(
+        "plot_prior_posterior",
+        "What a posterior is worth",
+        "Prior and posterior of a datum's latents, a row a unit; where they are the same, the datum says nothing.",
+        """\
+draws = diagnostics.posterior(plane, plane_guide, x[:4], seed=0)
+ax = diagnostics.plot_prior_posterior(draws, datum=0)""",
+    ),
+    Snippet(
+        "plot_comparison",
+        "What a posterior is worth",
+        "The guide's posterior of a datum beside that of the no-U-turn sampler, medians with intervals of 50 and 94 %.",
+        """\
+gold = diagnostics.nuts(plane, x[:4], draws=200, warmup=200, chains=2, seed=0, progress=False)
+ax = diagnostics.plot_comparison(draws, gold, datum=0)""",
+    ),
+    Snippet(
+        "plot_ranks",
+        "What a posterior is worth",
+        "Ranks of simulated latents among draws of the guide given the data simulated from them, less uniform ranks.",
+        """\
+ranks = diagnostics.simulation_based_calibration(plane, plane_guide, 300, seed=0, progress=False)
+print(ranks)
+ax = diagnostics.plot_ranks(ranks)""",
+    ),
+    Snippet(
+        "plot_evidence",
+        "What a posterior is worth",
+        "The evidence of several models with two standard errors of the estimates, the best at the top.",
+        """\
+ll = {"vae": lvm.log_likelihood(model, guide, x, 200), "two units": lvm.log_likelihood(plane, plane_guide, x, 200)}
+ax = diagnostics.plot_evidence({name: (float(of.mean), float(of.mean_standard_error)) for name, of in ll.items()})""",
     ),
 )

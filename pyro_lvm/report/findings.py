@@ -94,7 +94,7 @@ def holes(diagnosis: Diagnosis) -> list[Picture]:
     prior = diagnosis.holes.prior
     return [
         Picture(
-            diagnostics.plot_holes(diagnosis.holes, ax=axes(None, 4.8, 3.4)),
+            diagnostics.plot_holes(diagnosis.holes),
             f"Draws from the prior beside those of the aggregated posterior; {shown(prior.mass)} ± "
             f"{shown(prior.standard_error)} of the prior's mass lies in holes.",
             "Where draws from the prior fall, and where data are encoded.",
@@ -108,7 +108,7 @@ def calibration(diagnosis: Diagnosis) -> list[Picture]:
         return []
     return [
         Picture(
-            diagnostics.plot_ranks(diagnosis.calibration, ax=axes(None, 4.8, 3.4)),
+            diagnostics.plot_ranks(diagnosis.calibration),
             f"Distribution of ranks of {diagnosis.calibration.simulations} simulated latents among draws of the guide, "
             f"against the uniform one; p-value {shown(diagnosis.calibration.p_value)}.",
             "Latents and data are drawn from the model, and the latents ranked among draws of the guide given the "
