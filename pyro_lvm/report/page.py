@@ -143,7 +143,7 @@ def guarded(draw: Callable[[], list[Picture]]) -> str:
     try:
         drawn = draw()
         return pictures(drawn) if drawn else ""
-    except (ValueError, RuntimeError, NotImplementedError) as error:
+    except (ValueError, RuntimeError, NotImplementedError, FloatingPointError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         return f'<div class="failed">{paragraph(f"This could not be drawn: {reason}")}</div>'
 
