@@ -149,6 +149,17 @@ def test_noised_levels_are_bayes_rule() -> None:
     assert torch.allclose(p.base_dist.logits, log_q.log_softmax(0).T)
 
 
+@pytest.mark.parametrize("variance", [None, LearnedVariance()], ids=["small", "learned"])
+def test_a_step_among_many_is_compiled(variance: Any, no_compiler: None) -> None:
+    """Schedules of steps are read at one time for all data, and at each datum's own."""
+    model, guide = pair(20, variance)
+    objective = objectives.HybridDenoising() if variance else objectives.SimpleDenoising()
+    compiled = lvm.compile(objective, model, guide)
+    for _ in range(3):
+        compiled.loss_and_grads(levels(8), size=100)
+    assert compiled.failure is None
+
+
 @pytest.mark.parametrize("t", [0.0, 0.5, 1.0])
 def test_a_denoiser_of_levels_is_bayes_rule(t: float) -> None:
     """The mean over levels of what the network holds to be likely, times q(z_t | x)."""

@@ -89,7 +89,7 @@ class SteppedSchedule(NoiseSchedule):
         if self.steps == 1:
             return self.log_snrs[0] + torch.zeros_like(t)
         place, left = self._place(t)
-        at, after = self.log_snrs[left], self.log_snrs[left + 1]
+        at, after = self._ends(left)
         return at + (place - left) * (after - at)
 
     def slope(self, t: Tensor) -> Tensor:
@@ -97,7 +97,13 @@ class SteppedSchedule(NoiseSchedule):
         if self.steps == 1:
             return torch.zeros_like(t)
         _, left = self._place(t)
-        return self.steps * (self.log_snrs[left + 1] - self.log_snrs[left])
+        at, after = self._ends(left)
+        return self.steps * (after - at)
+
+    def _ends(self, left: Tensor) -> tuple[Tensor, Tensor]:
+        """ℓ at both ends of lines, (...) each."""
+        left = left.unsqueeze(-1)  # an index without dimensions is a number, which no graph can hold
+        return self.log_snrs[left].squeeze(-1), self.log_snrs[left + 1].squeeze(-1)
 
     def _place(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Where among the steps t lies, counted from the first, and the number of the one before."""
