@@ -2,6 +2,7 @@
 
 from typing import final
 
+import torch
 from torch import Tensor, nn
 
 from pyro_lvm.configuration import Part
@@ -22,7 +23,8 @@ class LevelDenoiser(Part):
     `Reverse` with `Start()`.
 
     Args:
-        net: from z_t (..., *data_shape) and t (...) to logits (..., *data_shape, L); may take a condition besides.
+        net: from z_t (..., *data_shape) and t (...) to logits (..., *data_shape, L), and behind them one number more
+            where the variance is learned; may take a condition besides.
         process: the forward process, with its schedule and the scale of the data.
         levels: L, data are 0, …, L − 1.
 
@@ -53,12 +55,15 @@ class LevelDenoiser(Part):
         self.net, self.process, self.levels = net, process, checked_levels(levels)
 
     def forward(self, z: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
-        """x̂ (..., *data_shape), in the process's units."""
-        logits = self.net(z, t, *condition)
-        if logits.shape[-1] != self.levels:
+        """x̂ (..., *data_shape), in the process's units; (..., 2, *data_shape), the variance's number behind it."""
+        out = self.net(z, t, *condition)
+        if out.shape[-1] not in (self.levels, self.levels + 1):
             raise ValueError(
-                f"'net' must give {self.levels} logits a value, one for each level, not {logits.shape[-1]}."
+                f"'net' must give {self.levels} logits a value, one for each level, and one number more for a learned "
+                f"variance, not {out.shape[-1]}."
             )
-        of_levels = logits + self.process.log_levels(z, t, self.levels)  # (..., *data_shape, L)
+        of_levels = out[..., : self.levels] + self.process.log_levels(z, t, self.levels)  # (..., *data_shape, L)
         mean: Tensor = of_levels.softmax(-1) @ self.process.level_values(self.levels, of_levels)
-        return mean
+        if out.shape[-1] == self.levels:
+            return mean
+        return torch.stack([mean, out[..., -1]], -1 - self.process.event_dim)

@@ -1,13 +1,12 @@
 """Diffusions: latents of the data's own shape, which a forward process without parameters turns to noise."""
 
-from math import log2, prod
+from math import prod
 
 from pyro_lvm import guides, likelihoods, models, networks
 from pyro_lvm.data.dataset import Dataset
 from pyro_lvm.diffusion import (
     ConstantSchedule,
     CosineSchedule,
-    Epsilon,
     ForwardProcess,
     LearnedSchedule,
     LearnedVariance,
@@ -22,7 +21,6 @@ from pyro_lvm.objectives import ELBO, HybridDenoising, SimpleDenoising
 from pyro_lvm.zoo.recipe_parts import (
     Activation,
     Networks,
-    annealed_training,
     averaged_training,
     data_range,
     levels_of,
@@ -101,7 +99,7 @@ def ddpm(dataset: Dataset, steps: int = 1000, width: int = 256, blocks: int = 3)
     evidence="bound",
 )
 def ddpm_cosine(dataset: Dataset, steps: int = 1000, width: int = 256, blocks: int = 3) -> Made:
-    """A diffusion whose noise comes evenly and whose reverse variances are learned, by a network of the noise.
+    """A diffusion whose noise comes evenly and whose reverse variances are learned, by a network of levels.
 
     Args:
         dataset: of levels.
@@ -111,15 +109,10 @@ def ddpm_cosine(dataset: Dataset, steps: int = 1000, width: int = 256, blocks: i
     """
     levels, schedule = levels_of(dataset, "ddpm-cosine"), CosineSchedule(steps)
     process = ForwardProcess(dataset.shape, schedule, steps, *data_range(dataset))
-    # Levels are 2/(L − 1) apart, and the period of the n-th Fourier feature is 2/2ⁿ: where the noise is smaller, it
-    # tells how far a value is from the next level.
-    finest = max(1, round(log2(levels - 1)))
-    net = networks.TimeMLP(
-        dataset.shape, (2, *dataset.shape), hidden_features=width, blocks=blocks, exponents=(finest - 1, finest)
-    )
-    reverse = Reverse(net, dataset.shape, schedule, Epsilon(), LearnedVariance())
+    net = networks.TimeMLP(dataset.shape, (*dataset.shape, levels + 1), width, blocks)
+    reverse = Reverse(LevelDenoiser(net, process, levels), dataset.shape, schedule, Start(), LearnedVariance())
     model = models.Diffusion(process, reverse, likelihoods.DiscretizedNormal(process, reverse, levels))
-    training = annealed_training(dataset, epochs=1000, batch_size=128, learning_rate=2e-3)
+    training = averaged_training(dataset, 300, patience=20)
     return Made(model, guides.SubsampledDiffusion(process), HybridDenoising(), training)
 
 
