@@ -50,11 +50,11 @@ class Ranks(ABC):
         return min(1.0, float(values.min()) * len(values))
 
     def __str__(self) -> str:
-        lines = [f"{self._title()}: {self.simulations} simulations, {self.draws} draws each, p = {self.p_value:.3g}"]
+        lines = [f"{self._title()}: {self.simulations} simulations, {self.draws} draws each, p {shown(self.p_value)}"]
         for name, values in self.p_values.items():
-            shown = ", ".join(f"{p:.2g}" for p in values.flatten()[:10].tolist())
+            first = ", ".join(shown(p) for p in values.flatten()[:10].tolist())
             more = f" and {values.numel() - 10} more" if values.numel() > 10 else ""
-            lines.append(f"  {name}: p = {shown}{more}")
+            lines.append(f"  {name}: p {first}{more}")
         return "\n".join(lines)
 
     @abstractmethod
@@ -209,8 +209,8 @@ def _ranked(
     program = Program(model)
     if not program.accepts_size:
         raise ValueError(
-            "'model' accepts no 'size', so no data can be simulated from it: let it take (x=None, *, size=None) and draw "
-            "'size' data where 'x' is None."
+            "'model' accepts no 'size', so no data can be simulated from it: let it take (x=None, *, size=None) and "
+            "draw 'size' data where 'x' is None."
         )
     with seeded(seed):
         with undisturbed(program):
@@ -267,6 +267,11 @@ def _quantities(sampler: Sampler, drawn: Draws) -> dict[str, Tensor]:
 
 def _units(ranks: Tensor) -> Iterator[np.ndarray]:
     yield from ranks.flatten(1).T.numpy() if ranks.dim() > 1 else ranks.unsqueeze(0).numpy()
+
+
+def shown(p: float) -> str:
+    """A p-value in words of a formula; the smallest are too small for a float."""
+    return f"= {p:.2g}" if p > 0 else "< 1e-300"
 
 
 def _of_uniformity(ranks: Tensor, draws: int) -> Tensor:

@@ -90,10 +90,13 @@ def nuts(
     try:
         x = checked(model, prior, x)
         sampler = Sampler(model, prior, x, size=size)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"the model's prior cannot be sampled ({error}), and chains start from it: give it a proper prior."
-        ) from error
+    except ValueError as error:
+        if isinstance(error.__cause__, NotImplementedError):
+            raise ValueError(
+                f"the model's prior cannot be sampled ({error.__cause__}), and chains start from it: give it a proper "
+                "one."
+            ) from error
+        raise
     _check(sampler)
     with seeded(seed):
         sampled = _chains(sampler, draws, warmup, chains, progress)

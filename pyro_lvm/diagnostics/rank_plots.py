@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import bdtr
 from torch import Tensor
 
-from pyro_lvm.diagnostics.calibration import Calibration, Ranks, asymmetry, excursion_p_value
+from pyro_lvm.diagnostics.calibration import Calibration, Ranks, asymmetry, excursion_p_value, shown
 from pyro_lvm.diagnostics.figures import COLOURS, LINES, axes, plain
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def plot_ranks(result: Ranks, *, ax: "Axes | None" = None) -> "Axes":
         low, high = uniform_band(result.simulations, result.draws, level)
         low, high = low - uniform, high - uniform
         labels = f"rank of the truth among {result.draws} draws of q", "share of ranks up to here − uniform"
+        held = "calibrated"
     else:
         at = (np.arange((result.draws + 1) // 2) + 1) / (result.draws + 1)
         counted = {name: asymmetry(ranks, result.draws) for name, ranks in units.items()}
@@ -67,9 +68,10 @@ def plot_ranks(result: Ranks, *, ax: "Axes | None" = None) -> "Axes":
         )  # the first that the test takes for asymmetric
         high = np.full(len(at), critical / result.simulations)
         low = -high
-        labels = "t", "P(q < t) − P(q > 1 − t), q being the mass below the truth"
+        labels = "t, a mass of q below the truth", "share with less than t − share with more than 1 − t"
+        held = "unbiased"
     ax = axes(ax, 6.4, 4.0)
-    ax.fill_between(at, low, high, color="0.88", step="mid", label="95 % of calibrated guides", zorder=0)
+    ax.fill_between(at, low, high, color="0.88", step="mid", label=f"95 % of {held} guides", zorder=0)
     ax.axhline(0.0, color="0.5", linewidth=0.8, zorder=1)
     excess = {name: float(np.maximum(line - high, low - line).max()) for name, line in lines.items()}
     worst = sorted(lines, key=lambda name: -excess[name])
@@ -82,7 +84,7 @@ def plot_ranks(result: Ranks, *, ax: "Axes | None" = None) -> "Axes":
         ax.plot(at, lines[name], color=COLOURS[i % len(COLOURS)], linestyle=style, label=plain(name), zorder=3)
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
-    ax.set_title(f"p = {result.p_value:.2g}, {result.simulations} simulations", loc="left", fontsize="medium")
+    ax.set_title(f"p {shown(result.p_value)}, {result.simulations} simulations", loc="left", fontsize="medium")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return ax
 

@@ -134,7 +134,7 @@ def test_excursions_of_a_random_walk_by_enumeration() -> None:
 
 
 def test_symmetry_is_of_any_shape() -> None:
-    """Symmetric ranks that pile up at both ends: the test errs no more often than it should; equal ranks make it safe."""
+    """Symmetric ranks that pile up at both ends: the test errs no more often than it should; ties make it safe."""
     generator = torch.Generator().manual_seed(0)
     u = torch.distributions.Beta(0.3, 0.3)
     torch.manual_seed(0)
@@ -209,6 +209,6 @@ def test_ranks_are_drawn() -> None:
     mine = Figure().add_subplot()
     variational = variational_calibration(model, LooseGuide(model, 0.5), 200, 19, seed=0)
     assert plot_ranks(variational, ax=mine) is mine
-    assert mine.get_xlabel() == "t"
+    assert mine.get_xlabel() == "t, a mass of q below the truth"
     many = calibration.Calibration({"z": right.ranks["z"].repeat(1, 8)}, 19, {"z": right.p_values["z"].repeat(8)})
     assert len(plot_ranks(many).get_lines()) == 17  # and the line at 0
