@@ -120,7 +120,7 @@ def compare_to(
     says what noise adds to them. Latents that are discrete are passed over.
 
     Args:
-        idata: draws from the approximation, from `diagnostics.posterior`.
+        idata: draws from the approximation, from `posterior`.
         gold: draws from the posterior of the same data, from `diagnostics.nuts`.
         mean_threshold: what error of a mean matters, in the posterior's standard deviations.
         covariance_threshold: what relative error of variances matters.
@@ -168,7 +168,7 @@ def plot_comparison(idata: Any, gold: Any, datum: int = 0, *, ax: "Axes | None" 
     A point is the mean, the thick line holds half of the mass between equal tails, the thin line 94 %.
 
     Args:
-        idata: draws from the approximation, from `diagnostics.posterior`.
+        idata: draws from the approximation, from `posterior`.
         gold: draws from the posterior, from `diagnostics.nuts`.
         datum: which of the data.
         ax: the axes to draw into; a new figure's where left out.

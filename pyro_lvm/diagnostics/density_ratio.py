@@ -55,7 +55,7 @@ def density_ratio(
     One draw of q(z | x) for each of N data, and N from the prior; the classifier's log-odds T(z), of draws held out of
     its training, estimate log q(z) / p(z). For any T,
 
-    .. math:: \mathrm{KL}(q(z) \,\|\, p(z)) \ge E_{q(z)}[T(z)] - E_{p(z)}[e^{T(z)}] + 1,
+    $$\mathrm{KL}(q(z) \,\|\, p(z)) \ge E_{q(z)}[T(z)] - E_{p(z)}[e^{T(z)}] + 1,$$
 
     with equality for the true ratio: the estimate is too low by what the classifier misses, in expectation, never too
     high. Far from 0 it hangs on a few draws of the prior, and its error is not to be trusted beyond some nats. An AUROC

@@ -23,7 +23,7 @@ def khat(idata: Any) -> Tensor:
     weights are equal, as for the exact posterior.
 
     Args:
-        idata: from `diagnostics.posterior`.
+        idata: from `posterior`.
 
     Returns:
         (B,), of one number where data share latents.

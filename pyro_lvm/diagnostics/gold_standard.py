@@ -45,7 +45,7 @@ def nuts(
     its own for every dimension, and one step size, so that the datum with the narrowest posterior sets the pace. Each
     chain has its own warm-up, and starts from a draw of the prior.
 
-    The result is laid out as `diagnostics.posterior` does, with other `sample_stats`: `diverging`, whether a
+    The result is laid out as `posterior` does, with other `sample_stats`: `diverging`, whether a
     trajectory diverged; `lp`, $\log p(x, z)$ of all data, nats; `n_steps`, gradients taken for the draw; `step_size`.
     The attributes of its group `posterior` say whether it can be trusted: `max_rhat`, `min_ess`, `divergences`, and
     the `warnings` that were given, in words.

@@ -84,7 +84,7 @@ def holes(
     mass Q(A) = α of the aggregated posterior, where it is thinnest. A prior that is the same puts α there too; the mass
     in holes is what a prior puts there in excess,
 
-    .. math:: h = \frac{P(A) - Q(A)}{1 - Q(A)} .
+    $$h = \frac{P(A) - Q(A)}{1 - Q(A)} .$$
 
     Cut a hole of mass h into a prior, and let q(z) be the rest: h is found again, for every α, because P is then h in
     the hole, which is a part of A, and 1 − h times Q elsewhere. In general P(A) − Q(A) is a lower bound on the total

@@ -52,7 +52,7 @@ def mutual_information(
 
     The aggregated posterior is that of the N data at hand, and that makes a bias. With the datum itself among them,
 
-    .. math:: I_N = \frac1N \sum_n E_{q(z \mid x_n)} \Big[\log q(z \mid x_n) - \log \frac1N \sum_m q(z \mid x_m)\Big]
+    $$I_N = \frac1N \sum_n E_{q(z \mid x_n)} \Big[\log q(z \mid x_n) - \log \frac1N \sum_m q(z \mid x_m)\Big]$$
 
     is the information of z on the number n, exactly, but of x it is a lower bound in expectation, and never above log
     N; without the datum, $\frac{1}{N-1} \sum_{m \ne n}$, the same is an upper bound. Where the two are far apart, take

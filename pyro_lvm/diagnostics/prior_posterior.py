@@ -23,7 +23,7 @@ def plot_prior_posterior(
     Densities are smoothed from draws, and of one scale within a row.
 
     Args:
-        idata: from `diagnostics.posterior`, with prior draws, or `diagnostics.nuts`.
+        idata: from `posterior`, with prior draws, or `diagnostics.nuts`.
         name: which latent; the first continuous one where left out.
         datum: which of the data; of no effect for latents that all data share.
         units: how many to draw at most, the first ones.

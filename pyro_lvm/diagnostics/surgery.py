@@ -91,8 +91,8 @@ def surgery(
     second is a fault, and one that a better prior mends. As a term of the bound it is also $-\mathrm{CE}[q(z) \,\|\,
     p(z)] + H[q(z \mid x)]$. For a prior that is a product over dimensions the second part splits further,
 
-    .. math:: \mathrm{KL}(q(z) \,\|\, p(z)) = \mathrm{KL}\Big(q(z) \,\Big\|\, \prod_d q(z_d)\Big) +
-        \sum_d \mathrm{KL}(q(z_d) \,\|\, p(z_d)),
+    $$\mathrm{KL}(q(z) \,\|\, p(z)) = \mathrm{KL}(q(z) \,\|\, \prod_d q(z_d)) +
+    \sum_d \mathrm{KL}(q(z_d) \,\|\, p(z_d)),$$
 
     into the total correlation and what single dimensions differ by. For that, q(z | x) has to tell the densities of
     single dimensions, as a product of them and normals of any covariance do, and flows and densities on spheres do not;
