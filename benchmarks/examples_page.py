@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -34,36 +33,33 @@ def main() -> None:
     for name in [] if options.render else options.names or SCRIPTS:
         recorded[name] = run(name)
         RECORDED.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n")
-    fill(
-        DOCS / "examples.md",
-        "examples",
-        "\n\n".join(section(name, recorded[name]) for name in SCRIPTS if name in recorded),
-    )
+    fill(DOCS / "examples.md", "examples", "\n\n".join(section(name, recorded.get(name)) for name in SCRIPTS))
 
 
 def run(name: str) -> dict[str, Any]:
     """Runs one as a user would, in a folder of its own, and keeps its picture."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
         done = subprocess.run([sys.executable, SCRIPTS[name]], cwd=folder, check=True, capture_output=True, text=True)
-        seconds = time.perf_counter() - start
         picture = Path(folder) / "runs" / f"{name}.png"
         if picture.exists():
             shutil.copy(picture, DOCS / "pictures" / f"example-{name}.png")
-        return {"printed": done.stdout.rstrip(), "seconds": round(seconds), "picture": picture.exists()}
+        return {"printed": done.stdout.rstrip(), "picture": picture.exists()}
 
 
-def section(name: str, record: dict[str, Any]) -> str:
-    """An example: what it is for, what it printed, what it drew."""
+def section(name: str, record: dict[str, Any] | None) -> str:
+    """An example: what it is for, and where it was run what it printed and drew."""
     title, _, text = (ast.get_docstring(ast.parse(SCRIPTS[name].read_text())) or "").partition("\n\n")
     title = " ".join(title.split()).removesuffix(".")
     lines = [f"## {title}", ""]
     if text:
         lines += [" ".join(text.split("\n\n")[0].split()), ""]
-    lines += [f"[`python examples/{name}.py`](../examples/{name}.py), {record['seconds']} s:", ""]
+    command = f"[`python examples/{name}.py`](../examples/{name}.py)"
+    if record is None:
+        return "\n".join((*lines, f"{command} was not run here yet."))
+    lines += [f"{command} prints", ""]
     lines += ["```text", record["printed"], "```"]
     if record["picture"]:
-        lines += ["", f"![{title}: the picture that {name}.py draws](pictures/example-{name}.png)"]
+        lines += ["", "and draws", "", f"![{title}: the picture that {name}.py draws](pictures/example-{name}.png)"]
     return "\n".join(lines)
 
 

@@ -48,7 +48,7 @@ SECTIONS = {
     "Example": "Example",
 }
 ITEMS = ("Args", "Attributes", "Raises")
-SECTION = re.compile(rf"^({'|'.join(SECTIONS)}):$", re.MULTILINE)
+SECTION = re.compile(rf"({'|'.join(SECTIONS)}):$")
 
 
 @dataclass(frozen=True)
@@ -175,14 +175,26 @@ def cell(text: str) -> str:
 
 
 def docstring(value: Any) -> str:
-    """A description with its sections as Markdown."""
-    text = inspect.getdoc(value) or ""
-    head, *rest = SECTION.split(text)
-    parts = [head.strip()]
-    for title, body in zip(rest[::2], rest[1::2], strict=True):
-        lines = inspect.cleandoc(body).strip("\n")
-        form = items if title in ITEMS else example if title == "Example" else str
-        parts += [f"**{SECTIONS[title]}**", form(lines)]
+    """A description with its sections as Markdown; a section is what is indented below its title."""
+    parts, title, lines = list[str](), "", list[str]()
+
+    def close() -> None:
+        body = inspect.cleandoc("\n".join(("", *lines))).strip("\n")
+        if title:
+            parts.append(f"**{SECTIONS[title]}**")
+        parts.append(items(body) if title in ITEMS else text(body))
+        lines.clear()
+
+    for line in (inspect.getdoc(value) or "").splitlines():
+        if found := SECTION.match(line):
+            close()
+            title = found[1]
+            continue
+        if title and line and not line.startswith(" "):
+            close()
+            title = ""
+        lines.append(line)
+    close()
     return "\n\n".join(filter(None, parts))
 
 
@@ -199,8 +211,8 @@ def items(body: str) -> str:
     return "\n".join(lines)
 
 
-def example(body: str) -> str:
-    """Doctests as code, and what stands between them as text."""
+def text(body: str) -> str:
+    """Paragraphs, with doctests as code."""
     parts = list[str]()
     for paragraph in body.split("\n\n"):
         if not paragraph.startswith(">>> "):

@@ -25,15 +25,13 @@ def load(
 ) -> Dataset:
     r"""Load a data set by name, from a file, or from an array, tensor or torch Dataset.
 
-    ============== ====================================== ======================= ======== ====== =======
-    name           examples                               train                   valid.   test   levels
-    ============== ====================================== ======================= ======== ====== =======
-    digits         8×8, comes with scikit-learn           1,000 (the first)       350      447    17
-    mnist          28×28                                  50,000 (dynamic 60,000) 10,000   10,000 256
-    fashion-mnist  28×28                                  50,000                  10,000   10,000 256
-    omniglot-28    28×28 (own resize); also ``omniglot``  17,352                  1,928    13,180 256
-    cifar10        3×32×32                                45,000                  5,000    10,000 256
-    ============== ====================================== ======================= ======== ====== =======
+    | name | examples | train | validation | test | levels |
+    |---|---|---|---|---|---|
+    | digits | 8×8, comes with scikit-learn | 1,000 (the first) | 350 | 447 | 17 |
+    | mnist | 28×28 | 50,000 (dynamic 60,000) | 10,000 | 10,000 | 256 |
+    | fashion-mnist | 28×28 | 50,000 | 10,000 | 10,000 | 256 |
+    | omniglot-28 | 28×28 (own resize); also ``omniglot`` | 17,352 | 1,928 | 13,180 | 256 |
+    | cifar10 | 3×32×32 | 45,000 | 5,000 | 10,000 | 256 |
 
     Validation examples are the last of the official training part (a seeded choice for Omniglot, which is in order of
     characters). As published for dynamically binarised MNIST, its 60,000 are all for training unless ``validation`` is

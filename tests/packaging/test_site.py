@@ -52,6 +52,9 @@ def test_docstrings_become_markdown(extension):
                 more of them.
             z: a latent.
 
+        It goes on
+        to the end.
+
         Example:
             >>> 1 + 1
             2
@@ -62,7 +65,7 @@ def test_docstrings_become_markdown(extension):
 
     assert api.docstring(function) == (
         "A line.\n\n**Arguments**\n\n- `x`, `y`: data, and\n  more of them.\n- `z`: a latent.\n\n"
-        "**Example**\n\n```pycon\n>>> 1 + 1\n2\n\n>>> 2\n2\n```"
+        "It goes on\nto the end.\n\n**Example**\n\n```pycon\n>>> 1 + 1\n2\n\n>>> 2\n2\n```"
     )
 
 
