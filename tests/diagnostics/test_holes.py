@@ -133,7 +133,7 @@ def test_levels_that_come_first_by_themselves() -> None:
 @pytest.mark.parametrize("name", ["vae-iaf", "vae-vmf", "vae-diffusion-prior", "vae-discrete", "ladder-dense"])
 def test_any_pair(name: str) -> None:
     model, guide, _ = zoo.build(name, data.load("digits"))
-    found = holes(model, guide, data.load("digits").train[:40], prior_draws=10, seed=0)
+    found = holes(model, guide, data.load("digits").train[:40], prior_draws=20, seed=0)
     assert -0.1 < found.prior.mass <= 1
     assert (found.posterior is None) == (name == "vae-diffusion-prior")
     assert plot_holes(found).get_xlabel().endswith("log q(z) (nats)")
@@ -159,6 +159,8 @@ def test_state_and_arguments() -> None:
     for wrong, match in arguments:
         with pytest.raises(ValueError, match=match):
             holes(model, guide, x, **wrong)
+    with pytest.raises(ValueError, match="less than one of them"):
+        holes(model, guide, x, alpha=0.01)
     with pytest.raises(ValueError, match="cannot be sampled"):
         holes(unsampled, pairs.one_draw_guide, torch.randn(4, 2))
 
