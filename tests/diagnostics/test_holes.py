@@ -141,8 +141,9 @@ def test_any_pair(name: str) -> None:
 
 def test_more_draws_of_a_datum_are_not_more_data() -> None:
     x = with_a_hole(200)
-    few, many = (holes(normal_model, narrow_guide, x, num_particles=K, prior_draws=2000, seed=0) for K in (1, 10))
-    assert many.prior.standard_error > 0.4 * few.prior.standard_error
+    few, many = (holes(normal_model, narrow_guide, x, num_particles=K, prior_draws=4000, seed=0) for K in (1, 10))
+    # Those of a datum lie close together. Taken for independent, they would halve the error.
+    assert many.prior.standard_error > 0.8 * few.prior.standard_error
 
 
 def test_state_and_arguments() -> None:
