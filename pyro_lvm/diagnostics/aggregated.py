@@ -192,8 +192,8 @@ class AggregatedPosterior:
             log_p = self._rows(table.sites[name].log_p)
             if self.without_weights is None and not _agree(log_p[:, 0], log_p[:, -1]):
                 raise ValueError(
-                    f"the model's density of '{name}' hangs on the datum itself, as an auxiliary variable's does, so "
-                    "the data have no common prior to hold the aggregated posterior against."
+                    f"the model's density of '{name}' hangs on the datum itself, as that of an auxiliary variable or "
+                    "of what follows other data does, so there is no one prior to hold all codes against."
                 )
 
     def _check_guide(self, table: Table, nodes: dict[str, Any]) -> None:

@@ -113,9 +113,9 @@ def holes(
         Both masses, their errors by resampling data and draws, and the log-densities to draw.
 
     Raises:
-        ValueError: where `alpha` or a number is out of range, N < 2, `latents` are not the first of the guide, the
-            prior cannot be sampled or is another one for every datum, or the guide cannot score draws that it made for
-            other data.
+        ValueError: where `alpha` or a number is out of range, α times a number of draws is less than one of them, N <
+            2, `latents` are not the first of the guide, the prior cannot be sampled or is another one for every datum,
+            or the guide cannot score draws that it made for other data.
 
     References:
         Rezende & Viola (2018), Taming VAEs: holes. Makhzani et al. (2016), Adversarial Autoencoders: the aggregated
@@ -177,6 +177,10 @@ def excess(reference: Tensor, other: Tensor, alpha: float, reference_draws: int 
         in_q, in_p = float((q < t).double().mean()), float((p < t).double().mean())
         return (in_p - in_q) / (1 - in_q)
 
+    if alpha * len(reference) < 1:
+        raise ValueError(
+            f"'alpha' = {alpha} of {len(reference)} draws is less than one of them: make it larger, or draw more."
+        )
     rows = reference.reshape(reference_draws, -1), other.reshape(other_draws, -1)  # (K, N): a datum's stay together
     again = [
         mass(*(each[:, torch.randint(each.shape[1], (each.shape[1],))].flatten() for each in rows))

@@ -134,13 +134,17 @@ def out_of_distribution(
     likelihoods = [estimate(model, guide, x, num_particles, **more) for x in data]
     surprise = [-torch.as_tensor(values.as_subclass(Tensor)) for values in likelihoods]
     scores["likelihood" if reason is None else "bound"] = _score(surprise)
-    no_regret = reason or _why_no_regret(programs, data[0])
+    no_regret = f"the pair has no exact log-weight: {reason}." if reason else _why_no_regret(programs, data[0])
     if no_regret is None:
-        parts = [
-            likelihood_regret(model, guide, x, steps=steps, num_particles=max(2, num_particles), **more) for x in data
-        ]
-        scores["likelihood regret"] = _score([part.values for part in parts])
-    else:
+        try:
+            parts = [
+                likelihood_regret(model, guide, x, steps=steps, num_particles=max(2, num_particles), **more)
+                for x in data
+            ]
+            scores["likelihood regret"] = _score([part.values for part in parts])
+        except FloatingPointError as error:  # a density that ends where its parameters say does not take free ones
+            no_regret = str(error)
+    if no_regret is not None:
         undefined["likelihood regret"] = no_regret
     try:
         lengths = [complexity(x) for x in data] if likelihoods[0].is_discrete else None

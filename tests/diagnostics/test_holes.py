@@ -133,7 +133,7 @@ def test_levels_that_come_first_by_themselves() -> None:
 @pytest.mark.parametrize("name", ["vae-iaf", "vae-vmf", "vae-diffusion-prior", "vae-discrete", "ladder-dense"])
 def test_any_pair(name: str) -> None:
     model, guide, _ = zoo.build(name, data.load("digits"))
-    found = holes(model, guide, data.load("digits").train[:40], prior_draws=10, seed=0)
+    found = holes(model, guide, data.load("digits").train[:40], prior_draws=20, seed=0)
     assert -0.1 < found.prior.mass <= 1
     assert (found.posterior is None) == (name == "vae-diffusion-prior")
     assert plot_holes(found).get_xlabel().endswith("log q(z) (nats)")
@@ -141,8 +141,9 @@ def test_any_pair(name: str) -> None:
 
 def test_more_draws_of_a_datum_are_not_more_data() -> None:
     x = with_a_hole(200)
-    few, many = (holes(normal_model, narrow_guide, x, num_particles=K, prior_draws=2000, seed=0) for K in (1, 10))
-    assert many.prior.standard_error > 0.4 * few.prior.standard_error
+    few, many = (holes(normal_model, narrow_guide, x, num_particles=K, prior_draws=4000, seed=0) for K in (1, 10))
+    # Those of a datum lie close together. Taken for independent, they would halve the error.
+    assert many.prior.standard_error > 0.8 * few.prior.standard_error
 
 
 def test_state_and_arguments() -> None:
@@ -159,6 +160,8 @@ def test_state_and_arguments() -> None:
     for wrong, match in arguments:
         with pytest.raises(ValueError, match=match):
             holes(model, guide, x, **wrong)
+    with pytest.raises(ValueError, match="less than one of them"):
+        holes(model, guide, x, alpha=0.01)
     with pytest.raises(ValueError, match="cannot be sampled"):
         holes(unsampled, pairs.one_draw_guide, torch.randn(4, 2))
 

@@ -139,6 +139,34 @@ def test_terms_sum_to_the_regulariser(name: str) -> None:
         assert abs(found.by_dimension.sum() - found.dimensions.mean) < 1e-6
 
 
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_densities_are_the_sums_they_stand_for(covariance: str) -> None:
+    guide = guides.LinearNormal(3, latent_dim=2, covariance=covariance)
+    for parameter in guide.parameters():
+        parameter.data.copy_(torch.randn_like(parameter))
+    model, x = models.ProbabilisticPCA(3, latent_dim=2), torch.randn(7, 3)
+    aggregated = AggregatedPosterior(model, guide, x)
+    for points in (aggregated.draws(3), aggregated.prior(5)):
+        z, found = points.values["z"], aggregated.density(points)
+        mean, scale_tril = guide.mean(x).detach(), guide.scale_tril().detach()
+        log_q = dist.MultivariateNormal(mean, scale_tril=scale_tril).log_prob(z[:, None])  # (S, 7)
+        torch.testing.assert_close(found.log_q[:, 0], log_q.logsumexp(1) - log(7))
+        each = dist.Normal(mean, (scale_tril @ scale_tril.T).diagonal().sqrt()).log_prob(z[:, None])
+        torch.testing.assert_close(found.by_dimension, each.logsumexp(1) - log(7))
+        torch.testing.assert_close(points.log_p[:, 0], dist.Normal(0.0, 1.0).log_prob(z).sum(-1))
+        if points.owner is None:
+            torch.testing.assert_close(found.by_others, found.log_q)
+            continue
+        assert points.owner.tolist() == list(range(7)) * 3
+        others = log_q.masked_fill(points.owner[:, None] == torch.arange(7), -torch.inf)
+        torch.testing.assert_close(found.by_others[:, 0], others.logsumexp(1) - log(6))
+        own = log_q.gather(1, points.owner[:, None])
+        torch.testing.assert_close(points.log_q, own)
+        given = model.noise_scale.detach()
+        noise = dist.Normal(z @ model.weight.detach().T + model.bias.detach(), given)
+        torch.testing.assert_close(points.reconstruction, noise.log_prob(x[points.owner]).sum(-1))
+
+
 def test_the_regulariser_is_the_bounds_own() -> None:
     model, guide = pairs.vae()
     x = torch.randint(3, (200, 4, 4)).double()
