@@ -18,7 +18,6 @@ RUN, SHOWN = "python", ("", "bash", "text")
 # What is said in full on a page, and how much of it is done here.
 SMALLER = {
     "README.md": {
-        "import pyro_lvm as lvm": "import pyro; import pyro_lvm as lvm",
         "epochs=100": "epochs=2",
         "num_particles=1000": "num_particles=20",
         "draws=500": "draws=5",
