@@ -53,19 +53,23 @@ def main() -> None:
     """Prints the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="entries; all where left out")
-    parser.add_argument("--output", type=Path, help="JSON file; entries not named here are kept")
+    parser.add_argument("--output", type=Path, help="JSON file, an entry at a time; entries not named here are kept")
     options = parser.parse_args()
     logging.getLogger("pyro_lvm").setLevel(logging.ERROR)
     print("| entry | batch | programs, ms | replayed, ms | times faster |\n|---|---|---|---|---|", flush=True)
-    results = {}
     for name in options.names or zoo.names():
-        results[name] = row = measure(name)
+        row = measure(name)
         faster = f"not compiled: {row['failure']}" if row["failure"] else f"{row['ratio']:.1f}"
         print(f"| `{name}` | {row['batch']} | {row['programs']:.2f} | {row['replayed']:.2f} | {faster} |", flush=True)
-    if options.output is not None:
-        recorded = json.loads(options.output.read_text()) if options.output.exists() else {}
-        results = {name: (recorded | results)[name] for name in zoo.names() if name in recorded | results}
-        options.output.write_text(json.dumps(results, indent=1) + "\n")
+        if options.output is not None:
+            record(options.output, name, row)
+
+
+def record(path: Path, name: str, row: dict[str, float | str | None]) -> None:
+    """Writes an entry's measurement beside those that the file holds."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known[name] = row
+    path.write_text(json.dumps({entry: known[entry] for entry in zoo.names() if entry in known}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

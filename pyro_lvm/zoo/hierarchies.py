@@ -29,7 +29,7 @@ def hvae_bottom_up(
     dataset: Dataset,
     latent_dims: tuple[int, ...] = (16, 4),
     hidden_features: tuple[int, ...] = (256, 256),
-    link_features: tuple[int, ...] = (16,),
+    link_features: tuple[int, ...] = (16, 16),
 ) -> Made:
     """A chain of latents whose guide goes upwards, and whose upper level collapses: kept to show it.
 
