@@ -299,8 +299,11 @@ class _Blocks:
         return (products - np.outer(total, total) / n) / (n - 1)
 
     def _totals(self, without: int | None) -> tuple[Any, Any, Any]:
-        of = self._n, self._sum, self._products
-        return tuple(values.sum(0) - (0 if without is None else values[without]) for values in of)  # type: ignore
+        n, total, products = (
+            values.sum(0) - (0 if without is None else values[without])
+            for values in (self._n, self._sum, self._products)
+        )
+        return n, total, products
 
 
 def _distances(mean_q: np.ndarray, cov_q: np.ndarray, mean_p: np.ndarray, cov_p: np.ndarray) -> np.ndarray:

@@ -57,8 +57,8 @@ def plot_prior_posterior(
     ax = axes(ax, 6.0, 1.4 + 0.55 * len(rows))
     prior, posterior = (of[:, :, min(datum, data - 1)].reshape(-1, of.shape[-1]) for of in draws)  # (K, units)
     for i in range(len(rows)):
-        ends = np.quantile(np.concatenate([prior[:, i], posterior[:, i]]), [0.001, 0.999])
-        at = np.linspace(*(ends + np.array([-0.1, 0.1]) * (ends[1] - ends[0])), _POINTS)
+        low, high = np.quantile(np.concatenate([prior[:, i], posterior[:, i]]), [0.001, 0.999])
+        at = np.linspace(low - 0.1 * (high - low), high + 0.1 * (high - low), _POINTS)
         heights = [_density(of[:, i], at) for of in (prior, posterior)]
         scale = _HEIGHT / max(height.max() for height in heights)
         for height, colour, label in zip(heights, ("#888888", COLOURS[0]), ("prior", "posterior"), strict=True):

@@ -52,7 +52,7 @@ def plot_ranks(result: Ranks, *, ax: "Axes | None" = None) -> "Axes":
     units = _units(result.ranks)
     level = _LEVEL / len(units)
     if isinstance(result, Calibration):
-        at = np.arange(result.draws + 1)
+        at = np.arange(result.draws + 1.0)
         uniform = (at + 1) / (result.draws + 1)
         lines = {name: _distribution(ranks, result.draws) - uniform for name, ranks in units.items()}
         low, high = uniform_band(result.simulations, result.draws, level)

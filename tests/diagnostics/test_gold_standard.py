@@ -235,6 +235,7 @@ def test_chains_that_disagree_are_told() -> None:
     assert attributes["warnings"].startswith("the chains disagree")
 
 
+@pytest.mark.filterwarnings("ignore:the chains disagree")
 def test_divergences_are_told() -> None:
     def walled(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -242,8 +243,7 @@ def test_divergences_are_told() -> None:
             pyro.factor("wall", -1e6 * (z - 2.0).relu().square())  # into which some trajectories run
             pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
 
-    with pytest.warns(UserWarning, match="trajectories diverged"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="the chains disagree")
+    with pytest.warns(UserWarning, match="trajectories diverged"):
         gold = nuts(walled, torch.zeros(1), draws=100, warmup=30, chains=2, seed=0)
     attributes = dataset(gold, "posterior").attrs
     diverging = dataset(gold, "sample_stats")["diverging"]
