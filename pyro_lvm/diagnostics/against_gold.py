@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SURE = 3.0  # Monte Carlo standard errors that an error has to be above its threshold by
-_BLOCKS = 5  # of each chain, left out in turn: many times longer than draws are correlated
+_BLOCKS = 5  # of each chain, at most, left out in turn: to be much longer than draws are correlated
 _SHOWN = 10  # data in the printed table
 _INTERVALS = ((0.94, 1.5), (0.5, 4.5))  # mass between equal tails, and the width of its line in points
 
@@ -283,7 +283,7 @@ class _Blocks:
     """Moments of draws (chain, draw, U), of all or of all but one block of a chain."""
 
     def __init__(self, draws: np.ndarray) -> None:
-        blocks = max(1, min(_BLOCKS, draws.shape[1] // 10))
+        blocks = max(2, min(_BLOCKS, draws.shape[1] // 10))
         parts = [part for chain in draws for part in np.array_split(chain, blocks)]
         self.number = len(parts)
         self._n = np.array([len(part) for part in parts])

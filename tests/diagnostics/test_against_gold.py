@@ -13,7 +13,13 @@ from matplotlib.figure import Figure
 
 from pyro_lvm import exact, guides, models
 from pyro_lvm.diagnostics import compare_to, plot_comparison, posterior
-from pyro_lvm.diagnostics.against_gold import _distances, _expected_wasserstein, _moments, _wasserstein
+from pyro_lvm.diagnostics.against_gold import (
+    _distances,
+    _expected_wasserstein,
+    _moments,
+    _moments_of_datum,
+    _wasserstein,
+)
 from pyro_lvm.programs import data_plate
 
 
@@ -62,6 +68,17 @@ def test_errors_of_moments_are_as_large_as_they_say(correlation: float) -> None:
         assert 0.75 < z.std() < 1.3, name  # ± 0.07 by chance; 1.6 were the correlation of draws overlooked
 
 
+def test_what_noise_adds_to_errors_of_moments_is_subtracted() -> None:
+    """Of equal distributions in eight dimensions the squared error is 0 on average, and not (U + 1)/n + (U + 1)/n'."""
+    generator = np.random.default_rng(3)
+    found = [
+        _moments_of_datum(generator.normal(size=(4, 50, 8)), generator.normal(size=(4, 50, 8)), "z") for _ in range(150)
+    ]
+    squared, _, kl, _ = np.array(found).T
+    for values, noise in ((squared, 2 * 9 / 200), (kl, 2 * (8 / 2 + 8 * 9 / 4) / 200)):  # second order is left
+        assert abs(values.mean()) < 4 * values.std() / math.sqrt(150) + 0.1 * noise
+
+
 def test_the_distance_of_margins_is_exact() -> None:
     generator = np.random.default_rng(1)
     for sizes in ((7, 7), (12, 5), (100, 33)):
@@ -94,6 +111,8 @@ def test_draws_of_the_same_are_not_flagged_and_what_is_off_is() -> None:
     assert abs(shifted.mean_error["z"][1, 2] - 0.5) < 4 * shifted.mean_error_mcse["z"][1, 2]
     # Three standard errors, √(1/2000 + 1/2000) each, above the threshold.
     assert shifted.mean_error_mcse["z"][1, 2] == pytest.approx(math.sqrt(2 / 2000), rel=0.1)
+    own_scale = compare_to(draws(0.5, 0.5, 2), gold)  # in the gold standard's deviations, not in its own
+    assert ((own_scale.mean_error["z"] - 0.5).abs() < 4 * own_scale.mean_error_mcse["z"]).all()
     narrow = compare_to(draws(0.0, torch.tensor([1.0, 0.6, 1.0]), 3), gold)
     assert narrow.flagged["z"].all()
     assert narrow.flagged_covariances["z"].all()
