@@ -112,12 +112,13 @@ def test_p_values_of_uniform_ranks_are_uniform() -> None:
         assert scipy.stats.kstest(found.numpy(), "uniform").pvalue > 1e-3, draws
 
 
-def test_a_single_p_value_holds_for_dependent_units() -> None:
-    """Copies of one unit: the smallest times their number is above, never below, what it should be."""
+@pytest.mark.parametrize("units", [1, 5], ids=["copies", "independent"])
+def test_a_single_p_value_holds_however_units_depend(units: int) -> None:
+    """Five units, of which so many are not copies: it is no smaller than chance makes it more often than it says."""
     generator = torch.Generator().manual_seed(0)
     values = []
     for _ in range(400):
-        ranks = torch.randint(100, (200, 1), generator=generator).expand(200, 5)
+        ranks = torch.randint(100, (200, units), generator=generator).expand(200, 5)
         found = calibration.Calibration({"z": ranks}, 99, {"z": _of_uniformity(ranks, 99)})
         values.append(found.p_value)
     for level in (0.05, 0.2):

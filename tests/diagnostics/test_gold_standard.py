@@ -27,7 +27,7 @@ def ppca() -> tuple[models.ProbabilisticPCA, Tensor, Any]:
     model = models.ProbabilisticPCA(6, latent_dim=2).double()
     torch.nn.init.normal_(model.weight)
     x = model.sample(3)
-    return model, x, nuts(model, x, draws=400, warmup=150, seed=0)
+    return model, x, nuts(model, x, draws=300, warmup=100, seed=0)
 
 
 def parameters(model: models.ProbabilisticPCA) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,7 +88,7 @@ def test_guides_are_told_apart_by_it() -> None:
 
 def test_the_layout_is_that_of_approximations() -> None:
     model, x, gold = ppca()
-    approximation = posterior(model, guides.ExactPPCA(model), x, draws=400, seed=0)
+    approximation = posterior(model, guides.ExactPPCA(model), x, draws=300, seed=0)
     assert set(gold.groups()) == set(approximation.groups())
     for group in ("posterior", "posterior_predictive", "log_likelihood", "prior", "prior_predictive", "observed_data"):
         own, other = dataset(gold, group), dataset(approximation, group)
@@ -198,10 +198,10 @@ def test_a_latent_on_the_sphere() -> None:
 def test_latents_that_all_data_share() -> None:
     """x_n ~ N(mean, 2): p(mean | x) = N(Σ x / (2 + N), 2 / (2 + N))."""
     x = torch.tensor([[1.0, -2.0], [2.0, 0.0], [0.5, -1.0]])
-    gold = quietly(pairs.global_mean_model, x, draws=200, warmup=60, chains=2, seed=0)
+    gold = quietly(pairs.global_mean_model, x, draws=120, warmup=50, chains=2, seed=0)
     draws = dataset(gold, "posterior")
     assert draws["mean"].dims == ("chain", "draw", "mean_dim")
-    assert draws["z"].sizes == {"chain": 2, "draw": 200, "datum": 3, "z_dim": 2}
+    assert draws["z"].sizes == {"chain": 2, "draw": 120, "datum": 3, "z_dim": 2}
     found, error = means_and_errors(gold, "mean")
     assert (np.abs(found - (x.sum(0) / 5).numpy()) < 4 * error).all()
     comparison = compare_to(posterior(pairs.global_mean_model, pairs.global_mean_guide, x, seed=0), gold)
