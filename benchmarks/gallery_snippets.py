@@ -212,7 +212,7 @@ ax = diagnostics.plot_out_of_distribution(turned)""",
         "What a posterior is worth",
         "Prior and posterior of a datum's latents, a row a unit; where they are the same, the datum says nothing.",
         """\
-draws = diagnostics.posterior(plane, plane_guide, x[:4], seed=0)
+draws = diagnostics.posterior(plane, plane_guide, x[:1], seed=0)
 ax = diagnostics.plot_prior_posterior(draws, datum=0)""",
     ),
     Snippet(
@@ -220,7 +220,7 @@ ax = diagnostics.plot_prior_posterior(draws, datum=0)""",
         "What a posterior is worth",
         "The guide's posterior of a datum beside that of the no-U-turn sampler, medians with intervals of 50 and 94 %.",
         """\
-gold = diagnostics.nuts(plane, x[:4], draws=200, warmup=200, chains=2, seed=0, progress=False)
+gold = diagnostics.nuts(plane, x[:1], draws=400, warmup=200, seed=0, progress=False)
 ax = diagnostics.plot_comparison(draws, gold, datum=0)""",
     ),
     Snippet(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from pyro_lvm.diagnostics.figures import COLOURS, LINES, MARKERS, axes, plain
+from pyro_lvm.diagnostics.figures import COLOURS, LINES, MARKERS, axes, plain, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,8 +63,6 @@ def plot_runs(histories: Mapping[str, Sequence[Mapping[str, float]]], *, ax: "Ax
         >>> [text.get_text() for text in plot_runs({"vae": rows}).get_legend().get_texts()]
         ['vae']
     """
-    from matplotlib.ticker import MaxNLocator
-
     series = {name: _bounds(history) for name, history in histories.items()}
     series = {name: points for name, points in series.items() if points}
     if not series:
@@ -81,7 +79,7 @@ def plot_runs(histories: Mapping[str, Sequence[Mapping[str, float]]], *, ax: "Ax
     reach = max(high - low, 0.1 * abs(high), 1e-9)
     if min(every) < low - reach:
         ax.set_ylim(low - reach, high + 0.1 * reach)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(ax.xaxis)
     ax.set_xlabel("epoch")
     ax.set_ylabel("bound on log p(x) (nats per datum)")
     ax.grid(alpha=0.25)
