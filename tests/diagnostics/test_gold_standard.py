@@ -148,7 +148,7 @@ def two_levels(x: Tensor | None = None, *, size: int | None = None) -> Tensor:
 
 def test_every_level_of_a_hierarchy() -> None:
     x = torch.tensor([[1.5], [-0.6]])
-    gold = quietly(two_levels, x, draws=150, warmup=60, chains=2, seed=0)
+    gold = quietly(two_levels, x, draws=100, warmup=40, chains=2, seed=0)
     assert list(dataset(gold, "posterior").data_vars) == ["z_2", "z_1"]
     for name, gain in (("z_2", 1 / 1.5), ("z_1", 1.25 / 1.5)):  # cov(z, x) / var(x)
         found, error = means_and_errors(gold, name)
@@ -164,10 +164,10 @@ def test_a_positive_latent_moves_with_its_jacobian() -> None:
             pyro.sample("x", dist.Poisson(z), obs=x)
 
     x = torch.tensor([0.0, 3.0])
-    gold = quietly(model, x, draws=200, warmup=60, chains=2, seed=0)
+    gold = quietly(model, x, draws=120, warmup=40, chains=2, seed=0)
     found, error = means_and_errors(gold)
     assert dataset(gold, "posterior")["z"].dims == ("chain", "draw", "datum")
-    assert (error < 0.1).all()
+    assert (error < 0.15).all()
     assert (np.abs(found - (2 + x.numpy()) / 2) < 4 * error).all()
 
 
@@ -185,23 +185,23 @@ def test_a_latent_on_the_sphere() -> None:
         return HypersphericalUniform(3)
 
     x = torch.tensor([[1.2, 0.5, -0.3]])
-    gold = quietly(model, x, draws=200, warmup=60, chains=2, seed=0)
+    gold = quietly(model, x, draws=120, warmup=40, chains=2, seed=0)
     z = dataset(gold, "posterior")["z"].values
     np.testing.assert_allclose(np.linalg.norm(z, axis=-1), 1.0, rtol=1e-12)
     found, error = means_and_errors(gold)
     kappa = float(x.norm()) / 0.49
     expected = (1 / math.tanh(kappa) - 1 / kappa) * (x / x.norm()).numpy()
     assert (np.abs(found - expected) < 4 * error).all()
-    assert (error < 0.1).all()
+    assert (error < 0.15).all()
 
 
 def test_latents_that_all_data_share() -> None:
     """x_n ~ N(mean, 2): p(mean | x) = N(Σ x / (2 + N), 2 / (2 + N))."""
     x = torch.tensor([[1.0, -2.0], [2.0, 0.0], [0.5, -1.0]])
-    gold = quietly(pairs.global_mean_model, x, draws=120, warmup=50, chains=2, seed=0)
+    gold = quietly(pairs.global_mean_model, x, draws=100, warmup=40, chains=2, seed=0)
     draws = dataset(gold, "posterior")
     assert draws["mean"].dims == ("chain", "draw", "mean_dim")
-    assert draws["z"].sizes == {"chain": 2, "draw": 120, "datum": 3, "z_dim": 2}
+    assert draws["z"].sizes == {"chain": 2, "draw": 100, "datum": 3, "z_dim": 2}
     found, error = means_and_errors(gold, "mean")
     assert (np.abs(found - (x.sum(0) / 5).numpy()) < 4 * error).all()
     comparison = compare_to(posterior(pairs.global_mean_model, pairs.global_mean_guide, x, seed=0), gold)
@@ -212,7 +212,7 @@ def test_latents_that_all_data_share() -> None:
 
 def test_programs_of_users() -> None:
     x = torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
-    gold = quietly(pairs.PixelModel().double(), x, draws=100, warmup=60, chains=2, seed=0)
+    gold = quietly(pairs.PixelModel().double(), x, draws=60, warmup=40, chains=2, seed=0)
     assert dataset(gold, "log_likelihood")["x"].dims == ("chain", "draw", "datum", "pixels")
     found, error = means_and_errors(gold)
     assert (np.abs(found - x.sum(1).numpy() / 4 / (1 + 3 / 4)) < 4 * error).all()
