@@ -45,7 +45,7 @@ class LevelDenoiser(Part):
         >>> denoiser = LevelDenoiser(Even(), process, levels=3)
         >>> z = torch.tensor([-0.9, 0.1, 1.1])
         >>> denoiser(z, torch.tensor(0.0)).round(decimals=3)  # little noise: the nearest levels
-        tensor([-1., 0., 1.])
+        tensor([-1.,  0.,  1.])
         >>> denoiser(z, torch.tensor(1.0)).abs().max() < 0.05  # nothing but noise: the mean of all
         tensor(True)
     """

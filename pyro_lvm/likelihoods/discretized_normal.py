@@ -29,6 +29,7 @@ class DiscretizedNormal(Part):
         Ho, Jain & Abbeel (2020), Denoising Diffusion Probabilistic Models, section 3.3.
 
     Example:
+        >>> import torch
         >>> from pyro_lvm.diffusion import ConstantSchedule, SmallVariance, Start
         >>> class Same(Part):
         ...     def forward(self, z, t):
@@ -70,6 +71,7 @@ class NoisedLevels(Part):
         Kingma, Salimans, Poole & Ho (2021), Variational Diffusion Models, section 3.3.
 
     Example:
+        >>> import torch
         >>> from pyro_lvm.diffusion import LinearLogSNR
         >>> process = ForwardProcess(3, LinearLogSNR(10.0, -10.0), steps=None, centre=2.0, spread=2.0)
         >>> p = NoisedLevels(process, levels=5)(torch.tensor([-1.0, 0.0, 1.0]))

@@ -124,7 +124,7 @@ def write_report(
         ...         dataset=dataset,
         ...     )
         ...     file.read_text(encoding="utf-8").count("<img")
-        4
+        8
     """
     with replacing(Path(path)) as temporary:
         split = shown_split(dataset)
