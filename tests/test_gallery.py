@@ -40,6 +40,7 @@ def test_pictures_are_there_and_small() -> None:
     assert not gone, "pictures of no plot"
 
 
+@pytest.mark.slow
 # Posteriors of a pair that was hardly trained may take longer than the few draws that are made here.
 @pytest.mark.filterwarnings("ignore:the chains disagree")
 def test_snippets_run_on_pairs_that_know_little() -> None:

@@ -69,7 +69,7 @@ def vae(shape: tuple[int, ...], levels: int, latent_dim: int = 4) -> tuple[nn.Mo
 
 def arguments(kind: str) -> dict[str, Any]:
     if kind in ("digits", "mnist", "colour"):
-        shape, levels = {"digits": ((8, 8), 17), "mnist": ((28, 28), 2), "colour": ((3, 6, 6), 256)}[kind]
+        shape, levels = {"digits": ((8, 8), 17), "mnist": ((28, 28), 2), "colour": ((3, 6, 6), 16)}[kind]
         model, guide = vae(shape, levels)
         x = torch.randint(levels, (150, *shape)).double()
         data = Data(x[:90], x[90:120], x[120:], {"test": torch.arange(30) % 10}, levels)
