@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.evidence.gaps import Estimate
-from pyro_lvm.evidence.local import Family, GuideFamily, Latents, log_joint, maximise
+from pyro_lvm.evidence.local import Family, GuideFamily, Latents, check_settings, log_joint, maximise
 from pyro_lvm.evidence.log_likelihood import datum_log_weight
 from pyro_lvm.evidence.memory import bytes_per_row
 from pyro_lvm.objectives.table import run, structure
@@ -65,15 +65,7 @@ def likelihood_regret(
         >>> regret.values.abs().max() < 1e-4  # nothing is better than the posterior
         tensor(True)
     """
-    for name, value, least in (
-        ("num_particles", num_particles, 2),
-        ("steps", steps, 1),
-        ("draws_per_step", draws_per_step, 1),
-    ):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"'{name}' is a whole number and must be at least {least}, not {value!r}.")
-    if not 0 < learning_rate < float("inf"):
-        raise ValueError(f"'learning_rate' must be positive and finite, not {learning_rate!r}.")
+    check_settings(num_particles, steps, draws_per_step, learning_rate)
     programs = pair(model, guide)
     x = as_tensor(x, "x", programs)
     check_pair(programs, x, "x", lambda rows: datum_log_weight(run(*programs, (rows,), {}), rows))

@@ -9,7 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_lvm.evidence.local import Family, Flow, FullNormal, GuideFamily, Latents, log_joint, maximise, moments
+from pyro_lvm.evidence.local import (
+    Family,
+    Flow,
+    FullNormal,
+    GuideFamily,
+    Latents,
+    check_settings,
+    log_joint,
+    maximise,
+    moments,
+)
 from pyro_lvm.evidence.log_likelihood import datum_log_weight, pareto_khat
 from pyro_lvm.evidence.memory import bytes_per_row
 from pyro_lvm.objectives.table import run, structure
@@ -169,15 +179,7 @@ def gaps(
         >>> found.amortisation["same family"].mean > 0.1, abs(found.approximation["same family"].mean) < 0.01
         (True, True)
     """
-    for name, value, least in (
-        ("num_particles", num_particles, 2),
-        ("steps", steps, 1),
-        ("draws_per_step", draws_per_step, 1),
-    ):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"'{name}' is a whole number and must be at least {least}, not {value!r}.")
-    if not 0 < learning_rate < float("inf"):
-        raise ValueError(f"'learning_rate' must be positive and finite, not {learning_rate!r}.")
+    check_settings(num_particles, steps, draws_per_step, learning_rate)
     programs = pair(model, guide)
     x = as_tensor(x, "x", programs)
     check_pair(programs, x, "x", lambda rows: datum_log_weight(run(*programs, (rows,), {}), rows))

@@ -432,3 +432,16 @@ def _features(latents: Latents) -> int:
 
 def _kind(fn: Any) -> str:
     return f"of type {type(_base(fn)[0]).__name__}"
+
+
+def check_settings(num_particles: int, steps: int, draws_per_step: int, learning_rate: float) -> None:
+    """Refuses what posteriors of single data cannot be optimised or judged by."""
+    for name, value, least in (
+        ("num_particles", num_particles, 2),
+        ("steps", steps, 1),
+        ("draws_per_step", draws_per_step, 1),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"'{name}' is a whole number and must be at least {least}, not {value!r}.")
+    if not 0 < learning_rate < float("inf"):
+        raise ValueError(f"'learning_rate' must be positive and finite, not {learning_rate!r}.")
