@@ -86,6 +86,7 @@ def test_a_compiled_run_is_resumed_to_the_bit(name: str, epochs: int, x: Tensor,
     assert rows(result) == rows(expected)
 
 
+@pytest.mark.slow
 def test_machine_code_trains_the_same_and_is_resumed_to_the_bit(x: Tensor, tmp_path: Path):
     torch.set_default_dtype(torch.float32)
     try:
@@ -103,6 +104,7 @@ def test_machine_code_trains_the_same_and_is_resumed_to_the_bit(x: Tensor, tmp_p
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_compiled_run_killed_at_any_moment_ends_as_one_that_was_not(tmp_path: Path):
     kills, _ = killed_runs(tmp_path, runs=2, seed=0, how="graph")
     assert kills >= 2

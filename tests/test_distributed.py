@@ -495,6 +495,7 @@ def script(tmp_path: Path, settings: str, *launcher: str, body: str = FIT) -> tu
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
+@pytest.mark.slow
 def test_a_plain_script_and_torchrun_give_what_one_process_gives(tmp_path: Path) -> None:
     """Without a guard around its main part; under torchrun every process has the result."""
     again = "model, guide = (p.__class__(5, 2) for p in (model, guide))\n"
@@ -527,6 +528,7 @@ def test_a_plain_script_and_torchrun_give_what_one_process_gives(tmp_path: Path)
     assert launched[1].count("fine") == 2, launched
 
 
+@pytest.mark.slow
 def test_a_process_of_torchrun_that_is_killed(tmp_path: Path) -> None:
     body = f"""
     import pathlib, signal

@@ -363,7 +363,8 @@ import pyro_lvm as lvm
 from pyro_lvm import guides, models
 
 lvm.fit(models.ProbabilisticPCA(5, 2), guides.LinearNormal(5, 2), torch.randn(40, 5), epochs=10**9, batch_size=20,
-        run_dir=sys.argv[1], on_epoch=lambda row: print("training", flush=True) if row["epoch"] == 1 else None)
+        compile=False, run_dir=sys.argv[1],
+        on_epoch=lambda row: print("training", flush=True) if row["epoch"] == 1 else None)
 """
 
 

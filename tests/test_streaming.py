@@ -94,6 +94,7 @@ def large_file(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits on address space are Linux's")
+@pytest.mark.slow
 def test_a_file_larger_than_the_memory_there_is(large_file: Path, tmp_path: Path) -> None:
     small = save(tmp_path / "small.npy", np.random.default_rng(0).standard_normal((5000, 512)).astype("f4"))
     assert large_file.stat().st_size > 2 * BOUND

@@ -244,12 +244,12 @@ def _check(sampler: Sampler) -> None:
 
 
 def _ranks(sampler: Sampler, truth: dict[str, Tensor], draws: int) -> dict[str, Tensor]:
-    drawn, _ = sampler.given({name: value.unsqueeze(0) for name, value in truth.items()})
+    drawn = sampler.scored(1, {name: value.unsqueeze(0) for name, value in truth.items()})
     true = {name: value for name, value in _quantities(sampler, drawn).items() if name in truth or name == LOG_JOINT}
     below = {name: torch.zeros(value.shape[1:], dtype=torch.long) for name, value in true.items()}
     equal = {name: torch.zeros_like(count) for name, count in below.items()}
     for K in sampler.chunks(draws):
-        found = _quantities(sampler, sampler.posterior(K)[0])
+        found = _quantities(sampler, sampler.scored(K))
         for name, value in true.items():
             below[name] += (found[name] < value).sum(0).cpu()
             equal[name] += (found[name] == value).sum(0).cpu()

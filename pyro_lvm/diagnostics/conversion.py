@@ -181,7 +181,7 @@ def prior_groups(sampler: Sampler, draws: int) -> dict[str, Group]:
     """The groups of draws from the model alone; none where its prior cannot be sampled."""
     groups = {name: Group(sampler.variables, (1, draws)) for name in ("prior", "prior_predictive")}
     try:
-        for K in sampler.chunks(draws):
+        for K in sampler.chunks(draws, of_prior=True):
             for name, values in sampler.prior(K).values.items():
                 variable = sampler.variables[name]
                 groups["prior" if variable.is_latent else "prior_predictive"].add(name, values, variable)

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 import pyro
@@ -149,16 +150,17 @@ class Sampler:
             self._numbers = sum(site["value"].numel() for site in sites)
             self.event_dims = {site["name"]: site["fn"].event_dim for site in sites}
             if all(_is_plated(site) for site in sites):
-                self.vectorized = self._takes_many()
+                self.vectorized = self._takes_many(self.posterior)
 
     @property
     def latents(self) -> list[str]:
         """Names of the sites that the guide samples, in the order of the table."""
         return [name for name, variable in self.variables.items() if variable.is_latent]
 
-    def chunks(self, draws: int) -> Iterator[int]:
+    def chunks(self, draws: int, *, of_prior: bool = False) -> Iterator[int]:
         """Numbers of draws that sum to `draws`, each small enough for one run of the programs."""
-        most = max(1, _NUMBERS_PER_RUN // max(1, self._numbers)) if self.vectorized else 1
+        vectorized = self._prior_is_vectorized if of_prior else self.vectorized
+        most = max(1, _NUMBERS_PER_RUN // max(1, self._numbers)) if vectorized else 1
         while draws > 0:
             yield min(most, draws)
             draws -= most
@@ -177,6 +179,13 @@ class Sampler:
             table, guide_trace, model_trace = self._run_pair(draws, self._in_programs_shape(latents, draws))
             again = self._drawn_anew(guide_trace, model_trace, draws)
         return self._draws(guide_trace, draws, self.latents, table), self._draws(again, draws, list(self.observed))
+
+    def scored(self, draws: int, latents: Mapping[str, Tensor] | None = None) -> Draws:
+        """Latents from the guide with their table, and no data anew; `latents` as in `given`."""
+        with undisturbed(self.model, self.guide):
+            given = None if latents is None else self._in_programs_shape(latents, draws)
+            table, guide_trace, _ = self._run_pair(draws, given)
+        return self._draws(guide_trace, draws, self.latents, table)
 
     def guide_only(self, draws: int) -> Draws:
         """Latents from the guide; the model is not run."""
@@ -260,12 +269,17 @@ class Sampler:
             values = values.reshape((1,) * (missing + 1) + tuple(values.shape))
         return variable.align(values, event_dim)
 
-    def _takes_many(self) -> bool:
+    @cached_property
+    def _prior_is_vectorized(self) -> bool:
+        # Tried where it is asked for only: a draw from a diffusion takes as many runs of a network as it has steps.
+        with torch.random.fork_rng():
+            return self.vectorized and self._takes_many(self.prior)
+
+    def _takes_many(self, draw: Callable[[int], object]) -> bool:
         """Whether the programs, which ran, also run on several draws at once."""
         try:
-            self.posterior(2)
             with suppress(NotImplementedError):  # a prior that cannot be sampled is no matter of dimensions
-                self.prior(2)
+                draw(2)
         except Exception as error:  # whatever it is, the added dimension is what it is about
             first = next(iter(str(error).splitlines()), type(error).__name__)
             warnings.warn(

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from pyro_lvm import diagnostics
+from pyro_lvm.diagnostics.drawing import undisturbed
 from pyro_lvm.evidence import LogLikelihood, log_likelihood, lower_bound
+from pyro_lvm.objectives.table import run
+from pyro_lvm.programs import pair
 from pyro_lvm.report.number import Number
 
 __all__ = ["Diagnosis", "Verdict", "diagnose"]
@@ -108,9 +111,7 @@ def diagnose(
     active = _attempt(lambda: diagnostics.active_units(model, guide, x, seed=seed))
     holes = _attempt(lambda: diagnostics.holes(model, guide, x, **quiet))
     weights = _attempt(lambda: log_likelihood(model, guide, x, _PARTICLES, **quiet))
-    calibration = _attempt(
-        lambda: diagnostics.simulation_based_calibration(model, guide, _SIMULATIONS, _DRAWS, **quiet)
-    )
+    calibration = _attempt(lambda: _calibrated(model, guide, x[:2], seed))
     verdicts = [
         _collapse(divergences, active),
         _holes(holes),
@@ -128,6 +129,14 @@ def _attempt(measure: Callable[[], T]) -> T | str:
         return measure()
     except (ValueError, NotImplementedError, FloatingPointError, RuntimeError) as error:
         return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _calibrated(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, seed: int) -> diagnostics.Calibration:
+    programs = pair(model, guide)
+    with undisturbed(*programs), torch.random.fork_rng():
+        # Before data are simulated, which takes long for a diffusion, and is for nothing there.
+        run(*programs, (x,), {}).check_weights("calibration")
+    return diagnostics.simulation_based_calibration(model, guide, _SIMULATIONS, _DRAWS, seed=seed, progress=False)
 
 
 def _unknown(question: str, reason: str, good: Answer = "no") -> Verdict:

@@ -20,16 +20,21 @@ from pyro_lvm.verify.comparison import Comparison, double_precision, elbo
 def linear_gaussian(digits: data.Dataset, seed: int, progress: bool) -> Iterator[Comparison]:
     """`ppca`, trained by its recipe with a full covariance and a diagonal one."""
     x = torch.as_tensor(digits.train).double()
-    trained = {}
-    for covariance in ("full", "diagonal"):
-        model, guide, recipe = double_precision("ppca", digits, seed, covariance=covariance)
-        fit(model, guide, x, objective=recipe.objective, seed=seed, progress=progress, **recipe.training)
-        trained[covariance] = model, guide
-    yield from _bounds(*trained["full"], x, seed, "ppca, full:", float(exact.ProbabilisticPCA(16).fit(x).score(x)))
-    yield from _bounds(*trained["diagonal"], x, seed, "ppca, diagonal:", None)
-    yield from _estimates(*trained["diagonal"], x, seed, progress)
-    yield from _posteriors(*trained["diagonal"], x, seed, progress)
-    yield from _calibration(trained["full"][0], seed, progress)
+    full = _trained("full", digits, x, seed, progress)
+    yield from _bounds(*full, x, seed, "ppca, full:", float(exact.ProbabilisticPCA(16).fit(x).score(x)))
+    diagonal = _trained("diagonal", digits, x, seed, progress)
+    yield from _bounds(*diagonal, x, seed, "ppca, diagonal:", None)
+    yield from _estimates(*diagonal, x, seed, progress)
+    yield from _posteriors(*diagonal, x, seed, progress)
+    yield from _calibration(full[0], seed, progress)
+
+
+def _trained(
+    covariance: str, digits: data.Dataset, x: Tensor, seed: int, progress: bool
+) -> tuple[models.ProbabilisticPCA, LinearNormal]:
+    model, guide, recipe = double_precision("ppca", digits, seed, covariance=covariance)
+    fit(model, guide, x, objective=recipe.objective, seed=seed, progress=progress, **recipe.training)
+    return model, guide
 
 
 def _bounds(

@@ -200,11 +200,11 @@ class TooLarge(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         assert index < 1000, "the report reads the first data only"
-        return torch.full((8, 8), float(index % 17)), index % 10
+        return torch.full((7,), float(index)), index % 10
 
 
 def test_data_too_large_for_memory(tmp_path: Path) -> None:
-    given = arguments("digits")
+    given = arguments("vector")
     given["dataset"].test = TooLarge()
     given["dataset"].labels = {}
     text = write_report(tmp_path / "r.html", **given).read_text(encoding="utf-8")
