@@ -21,7 +21,7 @@ from pyro_lvm.objectives.table import run as run_table
 from pyro_lvm.preflight import as_tensor, in_batches
 from pyro_lvm.programs import pair, parameters_of
 from pyro_lvm.progress import progress_bar
-from pyro_lvm.report import Column, Number, write_comparison
+from pyro_lvm.report import Column, Number, diagnose_run, write_comparison
 from pyro_lvm.run_folder import RunFolder
 from pyro_lvm.workflow import Evaluation, Run
 
@@ -197,13 +197,17 @@ def compare(
     return Comparison(usable[0].dataset.name, split_, size, every)
 
 
-def write_page(compared: Comparison, path: str | Path = "comparison.html", *, seed: int = 0) -> Path:
-    """Writes a comparison as an HTML page: a table that sorts, the evidence, learning curves and samples of every run.
+def write_page(
+    compared: Comparison, path: str | Path = "comparison.html", *, seed: int = 0, progress: bool = True
+) -> Path:
+    """Writes a comparison as an HTML page: tables that sort, of what each run is worth and of what was measured, the
+    evidence, learning curves and samples.
 
     Args:
         compared: from `compare`.
         path: of the page.
-        seed: of the samples.
+        seed: of the diagnoses and the samples.
+        progress: show a bar on a terminal.
 
     Returns:
         The path.
@@ -213,17 +217,20 @@ def write_page(compared: Comparison, path: str | Path = "comparison.html", *, se
     """
     path, levels = Path(path), None
     columns = []
-    for title, run in zip(compared.titles, compared.runs, strict=True):
-        own = Path(run.path) / "report.html"
-        link = os.path.relpath(own, path.parent) if own.is_file() else None
-        if "all" in run.missing:
-            columns.append(Column(title, link=link))
-            continue
-        opened = workflow.open_run(run.path)
-        levels = opened.dataset.levels
-        samples = _attempt(_samples, opened, SHOWN, seed)
-        x = None if isinstance(samples, str) else samples
-        columns.append(Column(title, run.numbers, run.words, opened.history, x, link))
+    with progress_bar("diagnosing", len(compared.runs), progress) as advance:
+        for title, run in zip(compared.titles, compared.runs, strict=True):
+            own = Path(run.path) / "report.html"
+            link = os.path.relpath(own, path.parent) if own.is_file() else None
+            if "all" in run.missing:
+                columns.append(Column(title, link=link))
+            else:
+                opened = workflow.open_run(run.path)
+                levels = opened.dataset.levels
+                samples = _attempt(_samples, opened, SHOWN, seed)
+                x = None if isinstance(samples, str) else samples
+                found = diagnose_run(opened.model, opened.guide, opened.dataset, seed=seed)
+                columns.append(Column(title, run.numbers, run.words, opened.history, found.verdicts, x, link))
+            advance(1, title)
     return write_comparison(
         path,
         title=f"{len(compared.runs)} runs on {compared.data}",

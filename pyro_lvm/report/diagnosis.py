@@ -15,8 +15,9 @@ from pyro_lvm.evidence import LogLikelihood, log_likelihood, lower_bound
 from pyro_lvm.objectives.table import run
 from pyro_lvm.programs import pair
 from pyro_lvm.report.number import Number
+from pyro_lvm.report.run_data import RunData, first_data, shown_split, splits
 
-__all__ = ["Diagnosis", "Verdict", "diagnose"]
+__all__ = ["Diagnosis", "Verdict", "diagnose", "diagnose_run"]
 
 _DATA = 500  # looked at, of each split
 _PARTICLES = 500  # behind a datum's k-hat
@@ -42,12 +43,14 @@ class Verdict:
         answer: "unknown" where what it needs is not defined for the pair, or could not be measured.
         number: what was measured; its `meaning` says where the answer's limits lie.
         good: the answer one hopes for.
+        detail: what is to be said of this pair alone; may be empty.
     """
 
     question: str
     answer: Answer
     number: Number
     good: Answer = "no"
+    detail: str = ""
 
     @property
     def is_good(self) -> bool | None:
@@ -123,6 +126,23 @@ def diagnose(
     return Diagnosis(verdicts, divergences, active, surgery, holes, weights, calibration)
 
 
+def diagnose_run(model: Callable[..., Any], guide: Callable[..., Any], dataset: RunData, *, seed: int = 0) -> Diagnosis:
+    """`diagnose`, on the splits of a data set: of the test data where there are some, else of the validation data.
+
+    Args:
+        model, guide: the pair, trained on the data set's training data.
+        dataset: as `pyro_lvm.data.load` gives it.
+        seed: of all draws; the caller's random state is left alone.
+
+    Raises:
+        ValueError: where no split has data.
+    """
+    present, split = splits(dataset), shown_split(dataset)
+    train = first_data(present.get("train", present[split]), _DATA)
+    held_out = None if split == "train" else first_data(present[split], _DATA)
+    return diagnose(model, guide, train, held_out, seed=seed)
+
+
 def _attempt(measure: Callable[[], T]) -> T | str:
     """What a measure gives, or the sentence by which it says why it gives nothing."""
     try:
@@ -153,12 +173,13 @@ def _collapse(divergences: diagnostics.UnitDivergences | str, active: diagnostic
     idle = not isinstance(active, diagnostics.ActiveUnits) or active.count == active.total
     answer: Answer = ("yes" if len(dead) == len(levels) else "partly") if dead else "no" if idle else "partly"
     units = (
-        f" {active.count} of {active.total} units move with the data."
+        f"{active.count} of {active.total} units move with the data."
         if isinstance(active, diagnostics.ActiveUnits)
         else ""
     )
-    meaning = f"KL of {least}, the level that says the least about the data; below {_ALIVE} it has collapsed.{units}"
-    return Verdict(question, answer, Number(f"KL of {least}", levels[least], "nats per datum", meaning))
+    meaning = f"KL of the level that says the least about the data; below {_ALIVE} it has collapsed."
+    number = Number(f"KL of {least}", levels[least], "nats per datum", meaning)
+    return Verdict(question, answer, number, detail=units)
 
 
 def _holes(holes: diagnostics.Holes | str) -> Verdict:
@@ -180,16 +201,15 @@ def _evidence(weights: LogLikelihood | str) -> Verdict:
     if isinstance(weights, str):
         return _unknown(question, weights, "yes")
     khat = weights.khat.double()
-    if not bool(khat.isfinite().any()):
-        meaning = "The importance weights of a datum are all the same: the posterior is exact."
-        return Verdict(question, "yes", Number("k-hat above 0.7", 0.0, "of the data", meaning), "yes")
-    share = float((khat > _KHAT).double().mean())
+    exact = not bool(khat.isfinite().any())
+    share = 0.0 if exact else float((khat > _KHAT).double().mean())
     answer: Answer = "yes" if share < 0.01 else "partly" if share < 0.5 else "no"
     meaning = (
         f"Share of the data whose {_PARTICLES} importance weights have a k-hat above {_KHAT}: their estimates are too "
         "low rather than too high, by more than the errors say."
     )
-    return Verdict(question, answer, Number("k-hat above 0.7", share, "of the data", meaning), "yes")
+    detail = "The weights of a datum are all the same: the posterior is exact." if exact else ""
+    return Verdict(question, answer, Number("k-hat above 0.7", share, "of the data", meaning), "yes", detail)
 
 
 def _overfitting(
@@ -207,10 +227,11 @@ def _overfitting(
     found = gap > _ERRORS * error
     answer: Answer = "no" if not found else "yes" if gap > 0.05 * abs(float(other.mean())) else "partly"
     meaning = (
-        f"ELBO of {len(own)} training data less that of {len(other)} others, ± the error of drawing other data; above "
-        "5 % of the ELBO, the model knows its training data by heart in part."
+        "ELBO of training data less that of others, ± the error of drawing other data; above 5 % of the ELBO, the "
+        "model knows its training data by heart in part."
     )
-    return Verdict(question, answer, Number("gap of the ELBO", gap, "nats per datum", meaning, error))
+    number = Number("gap of the ELBO", gap, "nats per datum", meaning, error)
+    return Verdict(question, answer, number, detail=f"{len(own)} training data and {len(other)} others were looked at.")
 
 
 def _calibration(calibration: diagnostics.Calibration | str) -> Verdict:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_lvm import diagnostics
 from pyro_lvm.diagnostics.figures import COLOURS, axes, is_image
-from pyro_lvm.report.diagnosis import Diagnosis
+from pyro_lvm.report.diagnosis import Diagnosis, Verdict
 from pyro_lvm.report.number import shown
 from pyro_lvm.report.page import Picture, measured, table
 
@@ -16,15 +16,20 @@ _WAYS = 4  # pairs of data between which one goes
 _MARKS = {True: "good", False: "bad", None: "unknown"}
 
 
+def answer(verdict: Verdict) -> str:
+    """The word, marked by whether it is as hoped, as HTML."""
+    return f'<span class="verdict {_MARKS[verdict.is_good]}">{escape(verdict.answer)}</span>'
+
+
 def verdicts(diagnosis: Diagnosis) -> str:
     """The answers as a table; what is as hoped and what is not is said by a word as well as by colour."""
     rows = [
         (
             escape(verdict.question),
-            f'<span class="verdict {_MARKS[verdict.is_good]}">{escape(verdict.answer)}</span>',
+            answer(verdict),
             escape(verdict.number.name) if verdict.answer != "unknown" else "",
             measured(verdict.number.text, verdict.number.unit) if verdict.answer != "unknown" else "–",
-            escape(verdict.number.meaning),
+            escape(f"{verdict.number.meaning} {verdict.detail}".strip()),
         )
         for verdict in diagnosis.verdicts
     ]

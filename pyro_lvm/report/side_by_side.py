@@ -13,6 +13,8 @@ from torch import Tensor
 from pyro_lvm.diagnostics.figures import axes, is_image
 from pyro_lvm.diagnostics.galleries import plot_samples
 from pyro_lvm.diagnostics.side_by_side import plot_evidence, plot_runs
+from pyro_lvm.report.diagnosis import Verdict
+from pyro_lvm.report.findings import answer
 from pyro_lvm.report.number import Number, shown
 from pyro_lvm.report.page import Picture, Section, guarded, measured, page, paragraph, plain_style, replacing
 from pyro_lvm.report.sortable import Cell, sortable_table
@@ -30,6 +32,7 @@ class Column:
         numbers: what was measured, by the heading it stands under.
         words: what is no number, by heading; where a heading has both, the words are shown and sorted by.
         history: a row per epoch; may be empty.
+        verdicts: what the run is worth, as its diagnosis has it.
         samples: data drawn from the model, (N, *shape); None where there are none.
         link: to the run's own page, where it has one.
     """
@@ -38,6 +41,7 @@ class Column:
     numbers: Mapping[str, Number] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
+    verdicts: Sequence[Verdict] = ()
     samples: Tensor | None = None
     link: str | None = None
 
@@ -89,6 +93,7 @@ def write_comparison(
     """
     with replacing(Path(path)) as temporary, plain_style():
         sections = [
+            Section("verdicts", "Verdicts", _verdicts(runs)),
             Section("numbers", "Numbers", _numbers(headings, runs, notes)),
             Section("evidence", "Evidence", guarded(lambda: _evidence(runs, evidence))),
             Section("learning", "Learning curves", guarded(lambda: _learning(runs))),
@@ -97,6 +102,34 @@ def write_comparison(
         text = page(title, subtitle, [section for section in sections if section.body])
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def _verdicts(runs: Sequence[Column]) -> str:
+    questions = list(dict.fromkeys(verdict.question for run in runs for verdict in run.verdicts))
+    if not questions:
+        return ""
+    given = [{verdict.question: verdict for verdict in run.verdicts} for run in runs]
+    rows = [[_name(run), *(_answer(of.get(q)) for q in questions)] for run, of in zip(runs, given, strict=True)]
+    meanings = {q: v.number.meaning for of in given for q, v in of.items() if v.answer != "unknown"}
+    words = "".join(f"<dt>{escape(q)}</dt><dd>{escape(meanings[q])}</dd>" for q in questions if q in meanings)
+    reasons: dict[str, list[str]] = {}
+    for run in runs:
+        for verdict in run.verdicts:
+            if verdict.answer == "unknown":
+                reasons.setdefault(f"{run.title}: {verdict.number.meaning}", []).append(verdict.question)
+    table = sortable_table("verdicts", "What each run is worth.", ["run", *questions], rows)
+    unknown = "".join(paragraph(f"– {' '.join(asked)} Unknown of {reason}") for reason, asked in reasons.items())
+    explained = f"<details><summary>What the answers rest on</summary><dl>{words}</dl></details>" if words else ""
+    return table + unknown + explained
+
+
+def _answer(verdict: Verdict | None) -> Cell:
+    if verdict is None:
+        return Cell("–", None)
+    if verdict.answer == "unknown":
+        return Cell(answer(verdict), None)
+    number = verdict.number
+    return Cell(f"{answer(verdict)} {measured(number.text, number.unit)}", float(number.value))
 
 
 def _numbers(headings: Sequence[str], runs: Sequence[Column], notes: Sequence[str]) -> str:

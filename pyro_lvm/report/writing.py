@@ -13,7 +13,7 @@ from pyro_lvm.diagnostics.drawing import Sampler
 from pyro_lvm.diagnostics.figures import is_image
 from pyro_lvm.diagnostics.randomness import seeded
 from pyro_lvm.report import exhibits, findings
-from pyro_lvm.report.diagnosis import Diagnosis, diagnose
+from pyro_lvm.report.diagnosis import Diagnosis, diagnose_run
 from pyro_lvm.report.number import Number, shown
 from pyro_lvm.report.page import (
     Picture,
@@ -129,7 +129,7 @@ def write_report(
     with replacing(Path(path)) as temporary:
         split = shown_split(dataset)
         with seeded(seed), plain_style():
-            found = _diagnosis(model, guide, dataset, split, seed)
+            found = diagnose_run(model, guide, dataset, seed=seed)
             sections = [
                 Section("verdicts", "Verdicts", findings.verdicts(found)),
                 _numbers(numbers),
@@ -197,15 +197,6 @@ def _drawings(model: Callable[..., Any], guide: Callable[..., Any], dataset: Run
         ),
         Section("latents", "Latent space", (guarded(latents) or none) + guarded(moves)),
     ]
-
-
-def _diagnosis(
-    model: Callable[..., Any], guide: Callable[..., Any], dataset: RunData, split: str, seed: int
-) -> Diagnosis:
-    present = splits(dataset)
-    train = first_data(present.get("train", present[split]), exhibits.POINTS)
-    held_out = None if split == "train" else first_data(present[split], exhibits.POINTS)
-    return diagnose(model, guide, train, held_out, seed=seed)
 
 
 def _findings(found: Diagnosis) -> list[Section]:

@@ -51,7 +51,7 @@ def test_a_dead_unit_and_a_dead_level(model: Any) -> None:
         dead.weight[:, 1] = 0.0
     found = diagnose(dead, guides.ExactPPCA(dead), x, dead.sample(300))
     assert verdict(found, "Collapsed?").answer == "partly"
-    assert "2 of 3 units" in verdict(found, "Collapsed?").number.meaning
+    assert "2 of 3 units" in verdict(found, "Collapsed?").detail
     with torch.no_grad():
         dead.weight.zero_()
     assert answers(diagnose(dead, guides.ExactPPCA(dead), x, dead.sample(300)))["Collapsed?"] == "yes"
