@@ -216,7 +216,7 @@ def write_page(
         OSError: where it cannot be written.
     """
     path, levels = Path(path), None
-    columns = []
+    columns, notes = [], compared.notes
     with progress_bar("diagnosing", len(compared.runs), progress) as advance:
         for title, run in zip(compared.titles, compared.runs, strict=True):
             own = Path(run.path) / "report.html"
@@ -229,7 +229,10 @@ def write_page(
                 samples = _attempt(_samples, opened, SHOWN, seed)
                 x = None if isinstance(samples, str) else samples
                 found = diagnose_run(opened.model, opened.guide, opened.dataset, seed=seed)
-                columns.append(Column(title, run.numbers, run.words, opened.history, found.verdicts, x, link))
+                history = opened.history if opened.climbs_a_bound else []
+                if not opened.climbs_a_bound:
+                    notes.append(f"– learning curve of {title}: it makes a {opened.recipe.bound} small, no bound.")
+                columns.append(Column(title, run.numbers, run.words, history, found.verdicts, x, link))
             advance(1, title)
     return write_comparison(
         path,
@@ -238,7 +241,7 @@ def write_page(
         headings=compared.ROWS,
         runs=columns,
         evidence="evidence",
-        notes=compared.notes,
+        notes=notes,
         levels=levels,
     )
 

@@ -21,6 +21,7 @@ from pyro_lvm import diagnostics, zoo
 from pyro_lvm.data.binarisation import Binarisation
 from pyro_lvm.data.dataset import Dataset, SplitName
 from pyro_lvm.data.files import SUFFIXES
+from pyro_lvm.diagnostics.curves import BOUND
 from pyro_lvm.evidence import log_likelihood, lower_bound
 from pyro_lvm.evidence.estimates import Estimates
 from pyro_lvm.fit import NonFiniteError, fit
@@ -95,6 +96,11 @@ class Run:
     def history(self) -> list[dict[str, float]]:
         """One row per epoch."""
         return RunFolder(self.path).history()
+
+    @property
+    def climbs_a_bound(self) -> bool:
+        """Whether what the history holds is a bound on log p(x), or one with weights and limits."""
+        return not isinstance(self.recipe.objective, Objective) or self.recipe.objective.is_bound
 
 
 @dataclass(frozen=True)
@@ -369,6 +375,7 @@ def write_run_report(run: Run, evaluation: Evaluation) -> Path:
         model=run.model,
         guide=run.guide,
         dataset=run.dataset,
+        objective=BOUND if run.climbs_a_bound else f"minus the {run.recipe.bound} (a datum)",
         seed=evaluation.seed,
     )
     return path
@@ -539,7 +546,7 @@ def _measures(run: Run, programs: tuple[Program, Program], batch: Tensor, split:
     else:
         table = run_table(*programs, (batch,), {"size": size})
         bound = -objective.loss(*programs, batch, size=size)
-    if isinstance(objective, Objective) and not objective.is_bound:
+    if not run.climbs_a_bound:
         unit, meaning = "a datum", "What training makes small, a loss that is no bound; lower is better."
         yield (f"{split} {run.recipe.bound}", unit, meaning), -bound / size
     else:

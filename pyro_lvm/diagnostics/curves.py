@@ -17,11 +17,16 @@ _KL = "kl_"
 _FIRST = 0.1
 
 
-def plot_history(history: Sequence[Mapping[str, float]], *, ax: "Axes | None" = None) -> "Axes":
+#: What objectives that are bounds are called on an axis.
+BOUND = "bound on log p(x) (nats per datum)"
+
+
+def plot_history(history: Sequence[Mapping[str, float]], *, objective: str = BOUND, ax: "Axes | None" = None) -> "Axes":
     """Draws the bound on training and validation data over epochs, in nats per datum; higher is better.
 
     Args:
         history: rows with the keys `epoch`, `train` and, not in every row, `validation`, as `fit` returns them.
+        objective: the axis's name, where what was climbed is no bound.
         ax: the axes to draw into; a new figure's where left out.
 
     Returns:
@@ -41,7 +46,7 @@ def plot_history(history: Sequence[Mapping[str, float]], *, ax: "Axes | None" = 
         raise ValueError("'history' must hold rows with a finite number under 'train' or 'validation'; none does.")
     for i, (key, name) in enumerate(_BOUNDS.items()):
         _draw(ax, _series(history, key), name, i)
-    ax.set_ylabel("bound on log p(x) (nats per datum)")
+    ax.set_ylabel(objective)
     later = [v for key in _BOUNDS for v in _after_the_first([v for _, v in _series(history, key)])]
     low, high = min(later), max(shown)
     if high > low and min(shown) < low - (high - low):

@@ -26,13 +26,10 @@ _LATENTS = 3  # sites drawn at most
 History = Sequence[Mapping[str, float]]
 
 
-def learning_curves(history: History) -> list[Picture]:
-    """The bounds, and the KL of each latent where the history has it."""
-    drawn = [
-        Picture(
-            plot_history(history, ax=_small()), _curve_text(history), "The objective over epochs; higher is better."
-        )
-    ]
+def learning_curves(history: History, objective: str) -> list[Picture]:
+    """What was climbed, and the KL of each latent where the history has it."""
+    curves = plot_history(history, objective=objective, ax=_small())
+    drawn = [Picture(curves, _curve_text(history, objective), "The objective over epochs; higher is better.")]
     keys = list(dict.fromkeys(key for row in history for key in row if key.startswith("kl_")))
     ends = {key: _finite(history, key) for key in keys}
     if any(ends.values()):
@@ -170,13 +167,13 @@ def _finite(history: History, key: str) -> list[float]:
     return [float(value) for value in values if value is not None and isfinite(value)]
 
 
-def _curve_text(history: History) -> str:
+def _curve_text(history: History, objective: str) -> str:
     parts = []
     for key, word in (("train", "training"), ("validation", "validation")):
         values = _finite(history, key)
         if values:
             parts.append(f"{word} from {shown(values[0])} to {shown(values[-1])}, best {shown(max(values))}")
-    return f"Line chart of the bound by epoch over {len(history)} epochs, in nats per datum: {'; '.join(parts)}."
+    return f"Line chart by epoch of {objective} over {len(history)} epochs: {'; '.join(parts)}."
 
 
 def _limits(x: Tensor) -> tuple[float, float]:

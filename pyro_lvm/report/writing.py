@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_lvm.diagnostics.curves import BOUND
 from pyro_lvm.diagnostics.drawing import Sampler
 from pyro_lvm.diagnostics.figures import is_image
 from pyro_lvm.diagnostics.randomness import seeded
@@ -73,6 +74,7 @@ def write_report(
     model: Callable[..., Any],
     guide: Callable[..., Any],
     dataset: RunData,
+    objective: str = BOUND,
     seed: int = 0,
 ) -> Path:
     r"""Writes what a run gave as one HTML page that needs no network and no scripts.
@@ -92,6 +94,7 @@ def write_report(
             `learning_rate`; may be empty.
         model, guide: the trained pair.
         dataset: as `pyro_lvm.data.load` gives it.
+        objective: what the history's `train` and `validation` are called, where they are no bounds.
         seed: of everything that is drawn; the caller's random state is left alone.
 
     Returns:
@@ -133,7 +136,7 @@ def write_report(
             sections = [
                 Section("verdicts", "Verdicts", findings.verdicts(found)),
                 _numbers(numbers),
-                _learning(history),
+                _learning(history, objective),
                 *_drawings(model, guide, dataset, split),
                 *_findings(found),
                 _settings(settings),
@@ -160,15 +163,15 @@ def _numbers(numbers: Sequence[Number]) -> Section:
     return Section("numbers", "Numbers", body)
 
 
-def _learning(history: Sequence[Mapping[str, float]]) -> Section:
+def _learning(history: Sequence[Mapping[str, float]], objective: str) -> Section:
     if not history:
         return Section("learning", "Learning curves", paragraph("No training was recorded."))
     keys = list(dict.fromkeys(key for row in history for key in row))
     kept = sorted({*range(0, len(history), -(-len(history) // _ROWS)), len(history) - 1})
     rows = [["" if history[i].get(key) is None else shown(history[i][key]) for key in keys] for i in kept]
     every = "Every epoch" if len(kept) == len(history) else f"{len(kept)} of {len(history)} epochs"
-    numbers = table(f"{every}; bounds and KL in nats per datum", keys, rows)
-    body = guarded(lambda: exhibits.learning_curves(history))
+    numbers = table(f"{every}; train and validation: {objective}; KL in nats per datum", keys, rows)
+    body = guarded(lambda: exhibits.learning_curves(history, objective))
     return Section(
         "learning", "Learning curves", f"{body}<details><summary>The curves as a table</summary>{numbers}</details>"
     )

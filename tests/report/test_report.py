@@ -192,6 +192,14 @@ def test_a_run_without_training_labels_or_numbers(tmp_path: Path) -> None:
     assert "(train)" in page.text
 
 
+def test_a_loss_that_is_no_bound_is_not_called_one(tmp_path: Path) -> None:
+    file = write_report(tmp_path / "r.html", **arguments("scalar"), objective="minus the simple loss (a datum)")
+    page = Page(file.read_text(encoding="utf-8"))
+    assert any("Line chart by epoch of minus the simple loss" in (image["alt"] or "") for image in page.all("img"))
+    assert "train and validation: minus the simple loss (a datum)" in page.text
+    assert "bound on log p(x) (nats" not in page.text
+
+
 class TooLarge(Dataset[Any]):
     """A set of a billion data, each with its label."""
 
