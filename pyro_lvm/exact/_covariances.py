@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_lvm.exact._estimator import LOG_2PI
+from pyro_lvm.exact._numbers import LOG_2PI
 
 # Numbers in one block of deviations: 4 MiB, to stay in a processor's cache; an accelerator wants more work at a time.
 _BLOCK, _ACCELERATOR_BLOCK = 2**19, 2**24

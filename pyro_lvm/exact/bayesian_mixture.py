@@ -15,13 +15,12 @@ from pyro_lvm.exact._estimator import (
     Array,
     as_data,
     as_parameter,
-    check_integer,
-    check_real,
     generator,
     in_kind,
     warn_not_converged,
 )
 from pyro_lvm.exact._mixture import Mixture, k_means_responsibilities, restart_seeds
+from pyro_lvm.exact._numbers import check_integer, check_real
 
 
 class _NormalWishart(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pyro_lvm.exact.linear_gaussian import LinearGaussianEM
+from pyro_lvm.exact._linear_gaussian_estimator import LinearGaussianEM
 
 
 class FactorAnalysis(LinearGaussianEM):

@@ -22,14 +22,12 @@ from pyro_lvm.exact._estimator import (
     Array,
     as_data,
     as_parameter,
-    check_choice,
-    check_integer,
-    check_real,
     generator,
     in_kind,
     warn_not_converged,
 )
 from pyro_lvm.exact._mixture import Mixture, k_means_responsibilities, one_hot, restart_seeds
+from pyro_lvm.exact._numbers import check_choice, check_integer, check_real
 
 
 class _Parameters(NamedTuple):

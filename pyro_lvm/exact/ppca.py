@@ -11,7 +11,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from pyro_lvm.exact.linear_gaussian import LinearGaussian, LinearGaussianEM
+from pyro_lvm.exact._linear_gaussian_estimator import LinearGaussian, LinearGaussianEM
 
 _SHARE = 2**21  # the fewest numbers that repay another thread
 _BLOCK = 2**12  # rows multiplied at a time

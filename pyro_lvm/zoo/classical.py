@@ -4,7 +4,6 @@ import warnings
 from typing import Literal
 
 import pyro.infer
-from sklearn.exceptions import ConvergenceWarning
 
 from pyro_lvm import exact, guides, models, objectives
 from pyro_lvm.data.dataset import Dataset
@@ -104,6 +103,8 @@ def gmm_bayes(
         max_iter=0,
         random_state=draw_seed(),
     )
+    from sklearn.exceptions import ConvergenceWarning  # here, since it takes a second to import
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # no iteration is asked for, just the start
         start.fit(x)

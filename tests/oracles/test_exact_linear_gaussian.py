@@ -16,8 +16,8 @@ from pyro_lvm.exact import (
     FactorAnalysis,
     ProbabilisticPCA,
     ProbabilisticPCAEM,
+    _linear_gaussian_estimator,
     kl_normal,
-    linear_gaussian,
     log_evidence,
     posterior,
     ppca,
@@ -160,7 +160,7 @@ def test_shares_and_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> No
     score = whole.score_samples(IRIS)
     monkeypatch.setattr(ppca, "_SHARE", 100)  # of 600 numbers
     monkeypatch.setattr(ppca, "_BLOCK", 7)
-    monkeypatch.setattr(linear_gaussian, "BLOCK", 4 * 7)  # of 150 rows, 7 at a time: the last has 3
+    monkeypatch.setattr(_linear_gaussian_estimator, "BLOCK", 4 * 7)  # of 150 rows, 7 at a time: the last has 3
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     shared = ProbabilisticPCA(2).fit(IRIS)
     torch.testing.assert_close(shared.weight_, whole.weight_)

@@ -59,7 +59,7 @@ assert not changed, changed
 """
 
 # Each takes a good part of a second, and no script needs it before it draws or converts something.
-LATE = ["arviz", "jsonargparse", "matplotlib.pyplot", "seaborn", "torchvision", "xarray", "h5netcdf"]
+LATE = ["arviz", "jsonargparse", "matplotlib.pyplot", "seaborn", "sklearn", "torchvision", "xarray", "h5netcdf"]
 
 
 def test_import_leaves_the_process_as_it_was_and_loads_no_more_than_needed(tmp_path: Path):
