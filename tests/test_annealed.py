@@ -68,7 +68,7 @@ def assert_brackets(bracket: Bracket, evidence: Tensor, width: float = 0.05) -> 
         ("ppca", "prior"),
         ("ppca", "guide"),
         pytest.param("hierarchy", "prior", marks=pytest.mark.slow),
-        ("hierarchy", "guide"),
+        pytest.param("hierarchy", "guide", marks=pytest.mark.slow),
     ],
 )
 def test_bounds_in_their_order(name: str, start: str) -> None:

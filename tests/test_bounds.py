@@ -405,7 +405,7 @@ def test_bounds_with_a_shared_latent_stay_below_the_evidence_and_a_beta_a_partic
         IWAE(100).bound(table)
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_minibatches_of_data_that_share_a_latent_have_the_same_mean(batch: int) -> None:
     model, guide = Shared(), SharedGuide()
     full = mean(IWAE(5), (model, guide), SHARED_X, 1000)

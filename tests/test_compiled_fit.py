@@ -69,7 +69,7 @@ def test_compiled_training_is_uncompiled_training(name: str, x: Tensor, no_compi
 @pytest.mark.parametrize(
     ("name", "epochs"),
     [
-        ("Adam", 1),
+        pytest.param("Adam", 1, marks=pytest.mark.slow),
         ("Adam", 4),
         pytest.param("schedule", 4, marks=pytest.mark.slow),
         ("capacity", 1),

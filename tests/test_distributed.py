@@ -123,7 +123,10 @@ CASES: dict[str, tuple[Callable[[], Pair], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+LONGER = ("dreg", "a free bit", "capacity", "global latents, sampled", "no validation", "momentum")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONGER)) for n in CASES])
 def test_two_processes_train_as_one_does(name: str, x: Tensor) -> None:
     make, given = CASES[name]
     settings = {"validation": x[:71], "epochs": 8, "batch_size": 32, "learning_rate": 0.01} | given  # 56 steps

@@ -818,13 +818,13 @@ def shared_bound(numbers: Numbers, K: int, binary: bool) -> Tensor:
     ("objective", "binary"),
     [
         (ELBO(3), True),
-        (IWAE(1), True),
-        (IWAE(3), False),
+        pytest.param(IWAE(1), True, marks=pytest.mark.slow),
+        pytest.param(IWAE(3), False, marks=pytest.mark.slow),
         (IWAE(3), True),
-        (IWAE(1, gradient="stl"), False),
+        pytest.param(IWAE(1, gradient="stl"), False, marks=pytest.mark.slow),
         (IWAE(3, gradient="dreg"), False),
-        (IWAE(3, gradient="dreg", vectorize_particles=False), False),
-        (PIWAE(4, 2), False),
+        pytest.param(IWAE(3, gradient="dreg", vectorize_particles=False), False, marks=pytest.mark.slow),
+        pytest.param(PIWAE(4, 2), False, marks=pytest.mark.slow),
     ],
 )
 def test_gradient_of_a_latent_that_data_share(objective: Any, binary: bool) -> None:

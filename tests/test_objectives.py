@@ -51,7 +51,15 @@ def scaled(model: Any, guide: Any, scale: float) -> tuple[Any, Any]:
     return poutine.scale(model, scale), poutine.scale(guide, scale)
 
 
-@pytest.mark.parametrize("setting", ["plain", "minibatch", "subsample", "scale", "minibatch of 1"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "plain",
+        "minibatch",
+        "subsample",
+        *(pytest.param(s, marks=pytest.mark.slow) for s in ("scale", "minibatch of 1")),
+    ],
+)
 def test_iwae_lies_between_elbo_and_evidence_and_grows(setting: str, model: models.ProbabilisticPCA, x: Tensor) -> None:
     guide, kw, factor = LooseGuide(model), dict[str, Any](), 1.0
     programs: tuple[Any, Any] = (model, guide)
@@ -272,7 +280,7 @@ class Coin(nn.Module):
         return dist.Bernoulli(0.4).log_prob(z) + dist.Normal(2 * z - 1, 1.0).log_prob(x) - log_q, log_q
 
 
-@pytest.mark.parametrize("K", [1, 3])
+@pytest.mark.parametrize("K", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_score_gradient_of_elbo_equals_the_enumerated_one(K: int) -> None:
     coin, x = Coin(), torch.tensor([0.5, -1.0, 0.2])
     log_w, log_q = coin.log_weights(x)

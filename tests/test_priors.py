@@ -521,7 +521,7 @@ def test_no_closed_form_is_taken_for_these_priors(name: str) -> None:
     assert values[0] == values[1]
 
 
-COMPILED = ("mixture", "vamp", "real_nvp", "autoregressive mixture", "resampled")  # the rest is like
+COMPILED = ("vamp", "real_nvp", "resampled")  # the rest is like
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in COMPILED)) for n in PRIORS])

@@ -93,7 +93,7 @@ def posterior_of(model: Hierarchy, x: Tensor) -> tuple[Tensor, Tensor]:
         return (x - model.b) @ weight @ covariance / model.sigma**2, covariance
 
 
-@pytest.mark.parametrize("max_bytes", [1, 3_000, 40_000, 2**28])
+@pytest.mark.parametrize("max_bytes", [pytest.param(1, marks=pytest.mark.slow), 3_000, 40_000, 2**28])
 def test_chunks_change_nothing_but_the_noise(max_bytes: int) -> None:
     """Particles in several runs are weighed against one another as in one."""
     model = ppca(features=3, latent_dim=1)

@@ -99,9 +99,10 @@ def arguments(kind: str) -> dict[str, Any]:
 
 
 KINDS = ("digits", "mnist", "colour", "mixture", "shared", "scalar", "pair", "vector")
+LONGER = ("mnist", "colour", "pair")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in LONGER)) for k in KINDS])
 def test_the_page_stands_by_itself(kind: str, tmp_path: Path) -> None:
     file = write_report(tmp_path / "report.html", **arguments(kind))
     text = file.read_text(encoding="utf-8")
@@ -178,10 +179,9 @@ def test_the_same_arguments_give_the_same_bytes_and_leave_the_state_alone(tmp_pa
     assert dict(matplotlib.rcParams) == parameters
     assert list(pyro.get_param_store().keys()) == ["mine"]
     assert given["model"].training
-    assert write_report(tmp_path / "2.html", **given).read_bytes() == first
-    assert write_report(tmp_path / "3.html", **given, seed=1).read_bytes() != first
+    assert write_report(tmp_path / "2.html", **given, seed=1).read_bytes() != first
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30}):
-        assert write_report(tmp_path / "4.html", **given).read_bytes() == first
+        assert write_report(tmp_path / "3.html", **given).read_bytes() == first
 
 
 def test_a_run_without_training_labels_or_numbers(tmp_path: Path) -> None:
