@@ -471,3 +471,25 @@ def test_samples_have_the_right_mean(monkeypatch: pytest.MonkeyPatch):
     covariance = model.weight @ model.weight.T + model.noise_scale.square() * torch.eye(3)
     error = (covariance.diagonal() / len(x)).sqrt()
     assert ((x.mean(0) - model.bias).abs() < 4.5 * error).all()
+
+
+def test_the_compiler_keeps_the_order_of_draws():
+    """Left to itself it puts the small and the quick ones first."""
+    a = torch.randn(64, 64)
+
+    def function() -> list[Tensor]:
+        standard = dist.Normal(torch.zeros(64, 64), torch.ones(64, 64))
+        first, _unused = standard.sample(), standard.sample()
+        share = torch.rand(1, 1)
+        second = standard.expand((2, 64, 64)).rsample()
+        of_an_input = torch.normal(a, 1.0)
+        return [(a @ first * share).sin() + second.sum(0) @ a, (second * share).sum(), of_an_input + torch.rand(64)]
+
+    before = torch.get_rng_state()
+    run = replay(function, [a], ProductChoices())
+    assert torch.equal(torch.get_rng_state(), before)
+    expected, after = function(), torch.get_rng_state()
+    torch.set_rng_state(before)
+    for found, right in zip(run([a]), expected, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-10, atol=1e-10)
+    assert torch.equal(torch.get_rng_state(), after)

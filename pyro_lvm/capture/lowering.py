@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from pyro_lvm.capture.draws import draws_apart
 from pyro_lvm.capture.products import ProductChoices
 from pyro_lvm.capture.tracing import trace
 
@@ -45,8 +47,10 @@ def _lower(graph: GraphModule, inputs: list[Tensor]) -> Replay:
             from torch._inductor.compile_fx import compile_fx_inner
 
             # The same draws as the operations of the graph make; and no checks of sizes, which are the traced ones.
-            with config.patch(fallback_random=True, size_asserts=False, nan_asserts=False):
-                return compile_fx_inner(graph, inputs)
+            with config.patch(fallback_random=True, size_asserts=False, nan_asserts=False), torch.random.fork_rng():
+                before, after = draws_apart(graph)
+                run = compile_fx_inner(after, [*inputs, *before()])
+                return lambda tensors: run([*tensors, *before()])
     except Exception as error:
         _log.warning("the captured graph runs without PyTorch's compiler: %s", str(error).split("\n", maxsplit=1)[0])
         return lambda tensors: graph(*tensors)

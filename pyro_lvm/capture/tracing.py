@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.fx.node import Node
 
-__all__ = ["CannotCapture", "being_captured", "trace"]
+__all__ = ["CannotCapture", "being_captured", "is_draw", "trace"]
 
 
 class CannotCapture(Exception):
@@ -29,6 +29,11 @@ def being_captured() -> bool:
         False
     """
     return get_proxy_mode() is not None
+
+
+def is_draw(node: Node) -> bool:
+    """Whether a node draws random numbers."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def trace(function: Callable[[], Sequence[Tensor]], inputs: Sequence[Tensor]) -> GraphModule:
@@ -95,12 +100,7 @@ def _without_nan_warnings() -> Iterator[None]:
 def _free(graph: GraphModule) -> None:
     """Takes out what is computed for nothing, but for random draws: those after them would be others."""
     aten = torch.ops.aten
-
-    def kept(node: Node) -> bool:
-        tags = getattr(node.target, "tags", ())
-        return node.is_impure() or torch.Tag.nondeterministic_seeded in tags
-
-    graph.graph.eliminate_dead_code(kept)
+    graph.graph.eliminate_dead_code(lambda node: node.is_impure() or is_draw(node))
     for node in list(graph.graph.nodes):  # an alias is there for autograd, which is done
         if node.target is aten.alias.default:
             node.replace_all_uses_with(node.args[0])
