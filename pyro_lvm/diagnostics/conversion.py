@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_lvm.diagnostics.drawing import Draws, Sampler, Variable, checked
 from pyro_lvm.diagnostics.randomness import seeded
+from pyro_lvm.diagnostics.reading import is_arviz_1
 
 
 def posterior(
@@ -194,7 +195,7 @@ def prior_groups(sampler: Sampler, draws: int) -> dict[str, Group]:
 def arviz_object(groups: dict[str, Group]) -> Any:
     """The groups as what the installed ArviZ takes."""
     datasets = {name: group.dataset() for name, group in groups.items() if group.arrays}
-    if int(version("arviz").split(".")[0]) >= 1:
+    if is_arviz_1():
         import xarray
 
         return xarray.DataTree.from_dict({f"/{name}": dataset for name, dataset in datasets.items()})

@@ -2,14 +2,13 @@
 
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_lvm.diagnostics.reading import arviz, dataset
+from pyro_lvm.diagnostics.reading import arviz, dataset, is_arviz_1
 from pyro_lvm.evidence import LogLikelihood
 from pyro_lvm.evidence.log_likelihood import pareto_khat
 
@@ -154,7 +153,8 @@ def _stacking(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     entries = {name: _as_elpd(own - highest) for name, own in values.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ArviZ 0.23 takes of pandas what is to go
-        table = arviz().compare(entries, method="stacking")
+        unrounded = {"round_to": "none"} if is_arviz_1() else {}
+        table = arviz().compare(entries, method="stacking", **unrounded)
     return {name: float(table["weight"][name]) for name in values}
 
 
@@ -165,11 +165,10 @@ def _as_elpd(values: np.ndarray) -> Any:
     by_datum = xarray.DataArray(values, dims=("datum",))
     nothing = xarray.zeros_like(by_datum)
     total, error, n = float(values.sum()), float(values.std() * len(values) ** 0.5), len(values)
-    if int(version("arviz").split(".")[0]) >= 1:
-        from arviz_stats.utils import ELPDData
+    if is_arviz_1():
+        from arviz_stats.utils import ELPDDataLOO
 
-        return ELPDData(
-            kind="loo",
+        return ELPDDataLOO(
             elpd=total,
             se=error,
             p=0.0,
