@@ -247,9 +247,12 @@ def child(path):
             os._exit(1)
     return pid
 
-start = time.monotonic()
-assert os.waitpid(child(folder / "whole"), 0)[1] == 0
-whole = time.monotonic() - start
+def seconds(path):
+    start = time.monotonic()
+    assert os.waitpid(child(path), 0)[1] == 0
+    return time.monotonic() - start
+
+whole = min(seconds(folder / name) for name in ("whole", "again", "and again"))  # the least that others left it
 random.seed(seed)
 kills = writing = 0
 for run in range(runs):
