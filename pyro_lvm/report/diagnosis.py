@@ -167,9 +167,9 @@ def _collapse(divergences: diagnostics.UnitDivergences | str, active: diagnostic
     question = "Collapsed?"
     if isinstance(divergences, str) or not divergences.levels:
         return _unknown(question, divergences if isinstance(divergences, str) else "No latent belongs to a datum.")
-    levels = {name: level.mean for name, level in divergences.levels.items()}
-    least = min(levels, key=lambda name: levels[name])
-    dead = [name for name, value in levels.items() if value < _ALIVE]
+    levels = divergences.levels
+    least = min(levels, key=lambda name: levels[name].mean)
+    dead = [name for name, level in levels.items() if level.mean < _ALIVE]
     idle = not isinstance(active, diagnostics.ActiveUnits) or active.count == active.total
     answer: Answer = ("yes" if len(dead) == len(levels) else "partly") if dead else "no" if idle else "partly"
     units = (
@@ -177,8 +177,11 @@ def _collapse(divergences: diagnostics.UnitDivergences | str, active: diagnostic
         if isinstance(active, diagnostics.ActiveUnits)
         else ""
     )
-    meaning = f"KL of the level that says the least about the data; below {_ALIVE} it has collapsed."
-    number = Number(f"KL of {least}", levels[least], "nats per datum", meaning)
+    meaning = (
+        f"KL of the level that says the least about the data, ± the error of drawing other data; below {_ALIVE} it has "
+        "collapsed."
+    )
+    number = Number(f"KL of {least}", levels[least].mean, "nats per datum", meaning, levels[least].sampling_error)
     return Verdict(question, answer, number, detail=units)
 
 
@@ -205,11 +208,12 @@ def _evidence(weights: LogLikelihood | str) -> Verdict:
     share = 0.0 if exact else float((khat > _KHAT).double().mean())
     answer: Answer = "yes" if share < 0.01 else "partly" if share < 0.5 else "no"
     meaning = (
-        f"Share of the data whose {_PARTICLES} importance weights have a k-hat above {_KHAT}: their estimates are too "
-        "low rather than too high, by more than the errors say."
+        f"Share of the data whose {_PARTICLES} importance weights have a k-hat above {_KHAT}, ± the error of drawing "
+        "other data: their estimates are too low rather than too high, by more than the errors say."
     )
+    error = (share * (1 - share) / len(khat)) ** 0.5 or None
     detail = "The weights of a datum are all the same: the posterior is exact." if exact else ""
-    return Verdict(question, answer, Number("k-hat above 0.7", share, "of the data", meaning), "yes", detail)
+    return Verdict(question, answer, Number("k-hat above 0.7", share, "of the data", meaning, error), "yes", detail)
 
 
 def _overfitting(
