@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import pyro_lvm as lvm
 from pyro_lvm import exact, guides, models
+from pyro_lvm.evidence.log_likelihood import pareto_khat
 from pyro_lvm.evidence.memory import bytes_per_row
 
 D, M = 4, 2
@@ -62,6 +63,16 @@ def test_standard_errors_hold(model: models.ProbabilisticPCA) -> None:
     assert abs(ll.mean() - evidence(model, x).mean()) < 4 * ll.mean_standard_error
     # weights of N(0, 2Σ) against N(0, Σ) in 2 dimensions: E[w²]/E[w]² = (4/3)^{M/2·2}/... in closed form 4/3
     assert float(ll.ess.mean()) == pytest.approx(500 * 3 / 4, rel=0.02)
+
+
+def test_khat_where_the_largest_weights_are_all_the_same() -> None:
+    """As of a latent of two values: no tail can be fitted to them, and the other data's are as they were."""
+    log_w = torch.randn(100, 3)
+    log_w[:, 1] = torch.arange(100) % 2
+    khat = pareto_khat(log_w)
+    assert khat[1] == math.inf
+    assert torch.equal(khat[[0, 2]], pareto_khat(log_w[:, [0, 2]]))
+    assert khat[[0, 2]].isfinite().all()
 
 
 def test_narrow_guides_are_told_by_khat(model: models.ProbabilisticPCA) -> None:

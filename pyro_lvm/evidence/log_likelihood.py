@@ -8,6 +8,7 @@ from importlib.metadata import version
 from math import log, prod
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -298,13 +299,27 @@ def pareto_khat(log_w: Tensor) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ArviZ warns of its own future, and of every high k-hat, which we return
             rows = log_w[:, uneven].T.cpu().numpy()
-            if int(version("arviz").split(".")[0]) >= 1:  # there it takes what LOO has, log-densities to divide by
-                from arviz_stats.base import array_stats
-
-                _, values = array_stats.psislw(-rows, axis=-1)
+            if int(version("arviz").split(".")[0]) >= 1:
+                values = _khat_of_arviz_1(rows)
             else:
                 from arviz import psislw
 
                 _, values = psislw(rows)
         khat[uneven] = torch.as_tensor(values, dtype=log_w.dtype, device=log_w.device).reshape(-1)
     return khat
+
+
+def _khat_of_arviz_1(rows: np.ndarray) -> np.ndarray:
+    """k-hat of each row; infinite where the largest weights are all the same, as ArviZ 0.23 has it: 1.x raises."""
+    from arviz_stats.base import array_stats
+
+    def khat(log_w: np.ndarray) -> np.ndarray:
+        _, values = array_stats.psislw(-log_w, axis=-1)  # it takes what LOO has, log-densities to divide by
+        return np.asarray(values)
+
+    try:
+        return khat(rows)
+    except ValueError:
+        if len(rows) == 1:
+            return np.array([np.inf])
+        return np.concatenate([_khat_of_arviz_1(row[None]).reshape(1) for row in rows])
