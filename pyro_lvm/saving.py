@@ -55,8 +55,18 @@ def save(path: str | Path, model: Callable[..., Any], guide: Callable[..., Any])
         described = None
     metadata = {"format": _FORMAT, "version": version("pyro-lvm"), "programs": json.dumps(described)}
     tensors = {name: t.detach().cpu().contiguous() for name, t in _tensors(programs).items()}
-    write_atomically(path, safetensors.torch.save(tensors, metadata))
+    write_atomically(path, _in_order(safetensors.torch.save(tensors, metadata)))
     return path
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata are sorted: it has them in another order each time, and files would differ."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def load(

@@ -69,6 +69,17 @@ def test_what_a_guide_shares_with_its_model_is_shared_again(tmp_path: Path) -> N
         assert all(name.startswith("model.") for name in file.keys())  # noqa: SIM118
 
 
+def test_the_same_pair_makes_the_same_bytes(tmp_path: Path) -> None:
+    """So that who trains a run again can tell by a checksum."""
+    model, guide = pair()
+    assert len({lvm.save(tmp_path / f"{i}.safetensors", model, guide).read_bytes() for i in range(8)}) == 1
+    with safetensors.safe_open(tmp_path / "0.safetensors", "pt") as file:
+        assert file.metadata()["format"] is not None
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    expected = {f"model.{n}": p for n, p in model.state_dict().items()}
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 def test_precision_is_kept(tmp_path: Path) -> None:
     for dtype in (torch.float32, torch.float64):
         model = models.ProbabilisticPCA(4, 2).to(dtype)
