@@ -21,7 +21,9 @@ from torch import Tensor, nn
 import pyro_lvm as lvm
 from pyro_lvm import guides, likelihoods, models, networks, objectives, posteriors, priors, programs
 from pyro_lvm.capture import ProductChoices, products
+from pyro_lvm.capture.draws import draws_apart
 from pyro_lvm.capture.lowering import replay
+from pyro_lvm.capture.tracing import trace
 from pyro_lvm.programs import data_plate
 
 D, M, N = 6, 2, 12
@@ -493,3 +495,14 @@ def test_the_compiler_keeps_the_order_of_draws():
     for found, right in zip(run([a]), expected, strict=True):
         torch.testing.assert_close(found, right, rtol=1e-10, atol=1e-10)
     assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_what_is_made_with_draws_before_the_compiled_part_is_nothing_else():
+    a = torch.randn(3)
+    graph = trace(lambda: [a * torch.randn(3) + torch.arange(3.0)], [a])
+    before, after = draws_apart(graph)
+    assert [node.op for node in before.graph.nodes] == ["call_function", "output"]
+    torch.manual_seed(1)
+    draws = before()
+    torch.manual_seed(1)
+    assert torch.equal(after(a, *draws)[0], graph(a)[0])

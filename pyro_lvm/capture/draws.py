@@ -24,6 +24,7 @@ def draws_apart(graph: GraphModule) -> tuple[GraphModule, GraphModule]:
     for node in free:
         copies[node] = first.node_copy(node, copies.__getitem__)
     first.output([copies[draw] for draw in draws])
+    first.eliminate_dead_code()
     before = GraphModule(graph, first)
     last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
     for i, draw in enumerate(draws):
