@@ -215,25 +215,19 @@ def write_page(
     Raises:
         OSError: where it cannot be written.
     """
-    path, levels = Path(path), None
-    columns, notes = [], compared.notes
-    with progress_bar("diagnosing", len(compared.runs), progress) as advance:
-        for title, run in zip(compared.titles, compared.runs, strict=True):
-            own = Path(run.path) / "report.html"
-            link = os.path.relpath(own, path.parent) if own.is_file() else None
-            if "all" in run.missing:
-                columns.append(Column(title, link=link))
-            else:
-                opened = workflow.open_run(run.path)
-                levels = opened.dataset.levels
-                samples = _attempt(_samples, opened, SHOWN, seed)
-                x = None if isinstance(samples, str) else samples
-                found = diagnose_run(opened.model, opened.guide, opened.dataset, seed=seed)
-                history = opened.history if opened.climbs_a_bound else []
-                if not opened.climbs_a_bound:
-                    notes.append(f"– learning curve of {title}: it makes a {opened.recipe.bound} small, no bound.")
-                columns.append(Column(title, run.numbers, run.words, history, found.verdicts, x, link))
+    path = Path(path)
+    opened = [None if "all" in run.missing else workflow.open_run(run.path) for run in compared.runs]
+    known = [run for run in opened if run is not None]
+    columns = []
+    with progress_bar("diagnosing", len(opened), progress) as advance:
+        for title, measured, run in zip(compared.titles, compared.runs, opened, strict=True):
+            columns.append(_page_column(title, measured, run, path.parent, seed))
             advance(1, title)
+    of_losses = [
+        f"– learning curve of {title}: it makes a {run.recipe.bound} small, no bound."
+        for title, run in zip(compared.titles, opened, strict=True)
+        if run is not None and not run.climbs_a_bound
+    ]
     return write_comparison(
         path,
         title=f"{len(compared.runs)} runs on {compared.data}",
@@ -241,8 +235,25 @@ def write_page(
         headings=compared.ROWS,
         runs=columns,
         evidence="evidence",
-        notes=notes,
-        levels=levels,
+        notes=[*compared.notes, *of_losses],
+        levels=known[0].dataset.levels if known else None,
+    )
+
+
+def _page_column(title: str, measured: Compared, run: Run | None, folder: Path, seed: int) -> Column:
+    own = Path(measured.path) / "report.html"
+    link = os.path.relpath(own, folder) if own.is_file() else None
+    if run is None:
+        return Column(title, link=link)
+    samples = _attempt(_samples, run, SHOWN, seed)
+    return Column(
+        title,
+        measured.numbers,
+        measured.words,
+        run.history if run.climbs_a_bound else [],
+        diagnose_run(run.model, run.guide, run.dataset, seed=seed).verdicts,
+        None if isinstance(samples, str) else samples,
+        link,
     )
 
 

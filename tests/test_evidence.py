@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import pyro_lvm as lvm
 from pyro_lvm import exact, guides, models
-from pyro_lvm.evidence.log_likelihood import pareto_khat
+from pyro_lvm.evidence.khat import pareto_khat
 from pyro_lvm.evidence.memory import bytes_per_row
 
 D, M = 4, 2

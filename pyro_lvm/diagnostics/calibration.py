@@ -14,7 +14,7 @@ from pyro_lvm.diagnostics.drawing import Draws, Sampler, checked, undisturbed
 from pyro_lvm.diagnostics.randomness import seeded
 from pyro_lvm.evidence.annealed import simulated
 from pyro_lvm.objectives.table import run
-from pyro_lvm.programs import Program
+from pyro_lvm.programs import Program, pair
 from pyro_lvm.progress import progress_bar
 
 LOG_JOINT = "log_joint"  # the quantity that is ranked beside the latents: log p(x, z)
@@ -238,9 +238,14 @@ def _check(sampler: Sampler) -> None:
                 f"the latent '{name}' is shared by all data, and its guide is made for one set of them: calibration "
                 "asks what a guide makes of any data, so every latent must be inside the data plate."
             )
-    with undisturbed(sampler.model, sampler.guide), torch.random.fork_rng():
-        table = run(sampler.model, sampler.guide, (sampler.x,), {})
-    table.check_weights("calibration")
+    check_weights(sampler.model, sampler.guide, sampler.x)
+
+
+def check_weights(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor) -> None:
+    """Refuses a pair without exact log-weights, also before data are simulated, which takes long for a diffusion."""
+    programs = pair(model, guide)
+    with undisturbed(*programs), torch.random.fork_rng():
+        run(*programs, (x,), {}).check_weights("calibration")
 
 
 def _ranks(sampler: Sampler, truth: dict[str, Tensor], draws: int) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_lvm.diagnostics.drawing import Draws, Sampler, Variable, checked
 from pyro_lvm.diagnostics.randomness import seeded
-from pyro_lvm.diagnostics.reading import is_arviz_1
+from pyro_lvm.evidence.khat import is_arviz_1
 
 
 def posterior(

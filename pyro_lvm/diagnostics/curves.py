@@ -9,16 +9,15 @@ from pyro_lvm.diagnostics.figures import COLOURS, LINES, axes, plain, whole_numb
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+#: What objectives that are bounds are called on an axis.
+BOUND = "bound on log p(x) (nats per datum)"
+
 _BOUNDS = {"train": "training", "validation": "validation"}
 _KL = "kl_"
 
 # Bounds of the first epochs are often a hundred times lower than all later ones. A frame that holds them would show
 # the rest as a flat line, so they may leave it below, and the label says that they do.
 _FIRST = 0.1
-
-
-#: What objectives that are bounds are called on an axis.
-BOUND = "bound on log p(x) (nats per datum)"
 
 
 def plot_history(history: Sequence[Mapping[str, float]], *, objective: str = BOUND, ax: "Axes | None" = None) -> "Axes":

@@ -165,26 +165,22 @@ class Sampler:
             yield min(most, draws)
             draws -= most
 
-    def posterior(self, draws: int) -> tuple[Draws, Draws]:
-        """Latents from the guide with their table, and data drawn anew given these very latents."""
-        with undisturbed(self.model, self.guide):
-            table, guide_trace, model_trace = self._run_pair(draws)
-            again = self._drawn_anew(guide_trace, model_trace, draws)
-        return self._draws(guide_trace, draws, self.latents, table), self._draws(again, draws, list(self.observed))
+    def posterior(self, draws: int, latents: Mapping[str, Tensor] | None = None) -> tuple[Draws, Draws]:
+        """Latents from the guide with their table, and data drawn anew given these very latents.
 
-    def given(self, latents: Mapping[str, Tensor]) -> tuple[Draws, Draws]:
-        """The same with latents drawn by other means, K of each, (K, *shape) as the programs draw one."""
-        draws = len(next(iter(latents.values())))
+        Args:
+            draws: K.
+            latents: drawn by other means, K of each, (K, *shape) as the programs draw one; from the guide otherwise.
+        """
         with undisturbed(self.model, self.guide):
-            table, guide_trace, model_trace = self._run_pair(draws, self._in_programs_shape(latents, draws))
+            table, guide_trace, model_trace = self._run_pair(draws, latents)
             again = self._drawn_anew(guide_trace, model_trace, draws)
         return self._draws(guide_trace, draws, self.latents, table), self._draws(again, draws, list(self.observed))
 
     def scored(self, draws: int, latents: Mapping[str, Tensor] | None = None) -> Draws:
-        """Latents from the guide with their table, and no data anew; `latents` as in `given`."""
+        """The first of what `posterior` gives; no data are drawn."""
         with undisturbed(self.model, self.guide):
-            given = None if latents is None else self._in_programs_shape(latents, draws)
-            table, guide_trace, _ = self._run_pair(draws, given)
+            table, guide_trace, _ = self._run_pair(draws, latents)
         return self._draws(guide_trace, draws, self.latents, table)
 
     def guide_only(self, draws: int) -> Draws:
@@ -235,7 +231,8 @@ class Sampler:
         missing = {name: self.nesting - (value.dim() - 1 - self.event_dims[name]) for name, value in latents.items()}
         return {name: value.reshape(draws, *(1,) * missing[name], *value.shape[1:]) for name, value in latents.items()}
 
-    def _run_pair(self, draws: int, given: Mapping[str, Tensor] | None = None) -> tuple[Table, Trace, Trace]:
+    def _run_pair(self, draws: int, latents: Mapping[str, Tensor] | None = None) -> tuple[Table, Trace, Trace]:
+        given = None if latents is None else self._in_programs_shape(latents, draws)
         # The table is `objectives.table`'s own; the traces it is made from are kept on the way.
         model, guide = poutine.trace(self.model), poutine.trace(self.guide)
         table = run(model, guide, (self.x,), self.arguments, num_particles=draws, nesting=self.nesting, draws=given)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_lvm.diagnostics.reading import arviz, dataset, is_arviz_1
+from pyro_lvm.diagnostics.reading import arviz, dataset
 from pyro_lvm.evidence import LogLikelihood
-from pyro_lvm.evidence.log_likelihood import pareto_khat
+from pyro_lvm.evidence.khat import is_arviz_1, pareto_khat
 
 _ENOUGH = 25  # draws that a tail can be fitted to
 

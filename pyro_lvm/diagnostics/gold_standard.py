@@ -279,7 +279,7 @@ def _in_parts(sampler: Sampler, sampled: _Sampled, log_joint: list[Tensor]) -> I
     start = 0
     for K in sampler.chunks(len(sampled.latents)):
         part = sampled.latents[start : start + K]
-        drawn, again = sampler.given({name: torch.stack([one[name] for one in part]) for name in part[0]})
+        drawn, again = sampler.posterior(K, {name: torch.stack([one[name] for one in part]) for name in part[0]})
         assert drawn.table is not None
         terms = [site.log_p.double().flatten(1).sum(1).expand(K) for site in drawn.table.sites.values()]
         log_joint.append(torch.stack(terms).sum(0))

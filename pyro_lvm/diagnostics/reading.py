@@ -1,7 +1,6 @@
 """What is read of an ArviZ object, of 0.x or 1.x."""
 
 import warnings
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,6 @@ def arviz() -> Any:
         warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces its own refactoring when imported
         import arviz
     return arviz
-
-
-def is_arviz_1() -> bool:
-    """Whether the installed ArviZ is 1.x, whose objects are xarray's trees and whose names are others."""
-    return int(version("arviz").split(".")[0]) >= 1
 
 
 def dataset(idata: Any, group: str, argument: str = "idata") -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from pyro_lvm.diagnostics.curves import BOUND
 from pyro_lvm.diagnostics.figures import COLOURS, LINES, MARKERS, axes, plain, whole_numbers
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def plot_runs(histories: Mapping[str, Sequence[Mapping[str, float]]], *, ax: "Ax
         ax.set_ylim(low - reach, high + 0.1 * reach)
     whole_numbers(ax.xaxis)
     ax.set_xlabel("epoch")
-    ax.set_ylabel("bound on log p(x) (nats per datum)")
+    ax.set_ylabel(BOUND)
     ax.grid(alpha=0.25)
     ax.legend(frameon=False)
     return ax

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_lvm.evidence.khat import pareto_khat
 from pyro_lvm.evidence.local import (
     Family,
     Flow,
@@ -20,7 +21,7 @@ from pyro_lvm.evidence.local import (
     maximise,
     moments,
 )
-from pyro_lvm.evidence.log_likelihood import datum_log_weight, pareto_khat
+from pyro_lvm.evidence.log_likelihood import datum_log_weight
 from pyro_lvm.evidence.memory import bytes_per_row
 from pyro_lvm.objectives.table import run, structure
 from pyro_lvm.preflight import as_tensor, check_pair

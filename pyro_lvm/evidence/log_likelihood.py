@@ -1,20 +1,18 @@
 """The log-likelihood of data by importance sampling from the guide."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from importlib.metadata import version
 from math import log, prod
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_lvm.capture import ProductChoices, Replayer
 from pyro_lvm.compilation import check_compile
 from pyro_lvm.evidence.estimates import Estimates, of_each_datum
+from pyro_lvm.evidence.khat import pareto_khat
 from pyro_lvm.evidence.memory import bytes_per_row
 from pyro_lvm.launching import launching
 from pyro_lvm.objectives.table import Table, run, structure
@@ -285,41 +283,3 @@ def log_mean(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     error = share.std(0) * K**0.5 if K > 1 else torch.full_like(total, torch.nan)
     ess = 1 / share.square().sum(0).clamp_min(1e-300)
     return total - log(K), error, torch.where(total.isfinite(), ess, 0.0), share
-
-
-def pareto_khat(log_w: Tensor) -> Tensor:
-    """Pareto k-hat of each column of log-weights (K, B)."""
-    K = len(log_w)
-    if K < 25:
-        return torch.full_like(log_w[0], torch.nan)
-    spread = log_w.max(0).values - log_w.min(0).values
-    khat = torch.full_like(log_w[0], -torch.inf)  # weights equal but for rounding, within 0.1 %, have no tail
-    uneven = (spread > 1e-3) | spread.isnan()
-    if bool(uneven.any()):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ArviZ warns of its own future, and of every high k-hat, which we return
-            rows = log_w[:, uneven].T.cpu().numpy()
-            if int(version("arviz").split(".")[0]) >= 1:
-                values = _khat_of_arviz_1(rows)
-            else:
-                from arviz import psislw
-
-                _, values = psislw(rows)
-        khat[uneven] = torch.as_tensor(values, dtype=log_w.dtype, device=log_w.device).reshape(-1)
-    return khat
-
-
-def _khat_of_arviz_1(rows: np.ndarray) -> np.ndarray:
-    """k-hat of each row; infinite where the largest weights are all the same, as ArviZ 0.23 has it: 1.x raises."""
-    from arviz_stats.base import array_stats
-
-    def khat(log_w: np.ndarray) -> np.ndarray:
-        _, values = array_stats.psislw(-log_w, axis=-1)  # it takes what LOO has, log-densities to divide by
-        return np.asarray(values)
-
-    try:
-        return khat(rows)
-    except ValueError:
-        if len(rows) == 1:
-            return np.array([np.inf])
-        return np.concatenate([_khat_of_arviz_1(row[None]).reshape(1) for row in rows])

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_lvm import diagnostics
-from pyro_lvm.diagnostics.drawing import undisturbed
+from pyro_lvm.diagnostics.calibration import check_weights
 from pyro_lvm.evidence import LogLikelihood, log_likelihood, lower_bound
-from pyro_lvm.objectives.table import run
-from pyro_lvm.programs import pair
 from pyro_lvm.report.number import Number
 from pyro_lvm.report.run_data import RunData, first_data, shown_split, splits
 
@@ -152,10 +150,7 @@ def _attempt(measure: Callable[[], T]) -> T | str:
 
 
 def _calibrated(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, seed: int) -> diagnostics.Calibration:
-    programs = pair(model, guide)
-    with undisturbed(*programs), torch.random.fork_rng():
-        # Before data are simulated, which takes long for a diffusion, and is for nothing there.
-        run(*programs, (x,), {}).check_weights("calibration")
+    check_weights(model, guide, x)
     return diagnostics.simulation_based_calibration(model, guide, _SIMULATIONS, _DRAWS, seed=seed, progress=False)
 
 

@@ -1,4 +1,3 @@
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 
 from pyro_lvm import guides, models
 from pyro_lvm.diagnostics import drawing, posterior
+from pyro_lvm.evidence.khat import is_arviz_1
 from pyro_lvm.exact import linear_gaussian
 
-NEW = int(version("arviz").split(".")[0]) >= 1
+NEW = is_arviz_1()
 
 
 def az() -> Any:

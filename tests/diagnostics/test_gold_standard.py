@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from pyro_lvm import exact, guides, models, zoo
 from pyro_lvm.data import load
 from pyro_lvm.diagnostics import compare_to, nuts, posterior
-from pyro_lvm.diagnostics.reading import arviz, dataset, is_arviz_1
+from pyro_lvm.diagnostics.reading import arviz, dataset
+from pyro_lvm.evidence.khat import is_arviz_1
 from pyro_lvm.programs import data_plate
 
 
